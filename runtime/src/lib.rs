@@ -1,0 +1,3 @@
+//! Rootless sandboxes for build steps.
+
+pub mod sys;

@@ -1,0 +1,1 @@
+//! System calls that nix lacks, as safe functions. The only place with `unsafe`.

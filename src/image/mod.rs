@@ -1,0 +1,15 @@
+//! Pure data of images: digests, references, platforms, manifests and configs. No I/O.
+
+mod config;
+mod digest;
+mod manifest;
+mod platform;
+mod reference;
+
+pub use config::{Healthcheck, HistoryEntry, ImageConfig, RootFs, RunConfig};
+pub use digest::{Algorithm, ChainId, DiffId, Digest, DigestError, Hasher};
+pub use manifest::{
+    Descriptor, Index, IndexEntry, Manifest, ManifestError, ManifestKind, media_type,
+};
+pub use platform::{Platform, PlatformError};
+pub use reference::{Reference, ReferenceError};
