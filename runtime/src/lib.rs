@@ -1,3 +1,28 @@
 //! Rootless sandboxes for build steps.
+//!
+//! [`Builder::enter`] moves the process into a user namespace in which the caller is id 0 and
+//! its subordinate ids are 1 and up. [`Builder::spawn`] then starts a command in a sandbox of
+//! its own, whose root is a subordinate id: an escape from it reaches neither the caller's
+//! files nor the builder.
+//!
+//! The crate is a leaf: it knows no image, no Dockerfile and no registry.
 
+mod builder;
+pub mod capability;
+mod error;
+mod host;
+mod overlay;
+mod plan;
+pub mod seccomp;
+mod spawner;
+mod spec;
+mod step;
+pub mod subid;
 pub mod sys;
+
+pub use builder::Builder;
+pub use error::Error;
+pub use host::{HostHelper, OUTPUT_LIMIT, Output};
+pub use overlay::{Layers, Overlay, OverlayKind, mount_directory, mount_file};
+pub use spec::{Mount, Network, Spec, User};
+pub use step::{Exit, Killer, Step};

@@ -1,0 +1,100 @@
+//! The builder's namespace: entered once, before any thread. In it, the caller is id 0 and
+//! the subordinate ids are 1 and up.
+
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use nix::sched::{CloneFlags, unshare};
+
+use crate::error::Error;
+use crate::host::HostHelper;
+use crate::spawner::Spawner;
+use crate::subid::IdMap;
+
+/// The builder's namespace, which this process is in. Starts steps.
+#[derive(Clone)]
+pub struct Builder {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    host: HostHelper,
+    uids: IdMap,
+    gids: IdMap,
+    spawner: Spawner,
+}
+
+/// A wish to switch a feature of the kernel off, for tests of what kiln does without it:
+/// `KILN_DISABLE=clone3,landlock,…`.
+pub(crate) fn disabled(feature: &str) -> bool {
+    std::env::var("KILN_DISABLE").is_ok_and(|list| list.split(',').any(|f| f.trim() == feature))
+}
+
+impl Builder {
+    /// Enters the builder's namespace: a user namespace in which the caller is id 0 and its
+    /// subordinate ids are 1 and up, and a mount namespace. A helper stays outside.
+    ///
+    /// # Errors
+    /// [`Error::Threads`] in a process with threads; [`Error::UserNamespacesForbidden`],
+    /// [`Error::SubordinateIds`], [`Error::MissingProgram`] or [`Error::IdMapRefused`] where
+    /// the host does not allow it.
+    pub fn enter() -> Result<Builder, Error> {
+        if crate::sys::process::thread_count() != 1 {
+            return Err(Error::Threads);
+        }
+        let (uids, gids) = crate::subid::builder_maps()?;
+        let host = HostHelper::start()?;
+        if disabled("userns") {
+            return Err(Error::UserNamespacesForbidden(Errno::EPERM));
+        }
+        unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)
+            .map_err(Error::UserNamespacesForbidden)?;
+        write_map(&host, "newuidmap", &uids)?;
+        write_map(&host, "newgidmap", &gids)?;
+        Ok(Builder {
+            inner: Arc::new(Inner {
+                host,
+                uids,
+                gids,
+                spawner: Spawner::default(),
+            }),
+        })
+    }
+
+    /// Returns the helper that executes programs outside the namespace.
+    pub fn host(&self) -> &HostHelper {
+        &self.inner.host
+    }
+
+    /// Returns how many ids a step has: 0 up to, but not including, this number.
+    pub fn step_ids(&self) -> u32 {
+        // One id of the builder, its 0, is the caller's own and no step's.
+        self.inner.uids.len().min(self.inner.gids.len()) - 1
+    }
+
+    pub(crate) fn spawner(&self) -> &Spawner {
+        &self.inner.spawner
+    }
+}
+
+/// Has a setuid program write an id map of this process.
+fn write_map(host: &HostHelper, program: &'static str, map: &IdMap) -> Result<(), Error> {
+    let mut args = vec![std::process::id().to_string()];
+    args.extend(map.to_args());
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let output = host.run(program, &args, b"").map_err(|error| {
+        if error.kind() == std::io::ErrorKind::NotFound {
+            Error::MissingProgram {
+                program,
+                package: "uidmap",
+            }
+        } else {
+            Error::HelperGone(error)
+        }
+    })?;
+    if output.code == Some(0) {
+        return Ok(());
+    }
+    let stderr = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(Error::IdMapRefused { program, stderr })
+}

@@ -1,0 +1,5 @@
+//! stub
+/// d
+pub fn default_mask() -> u64 {
+    0xa80425fb
+}

@@ -1,0 +1,234 @@
+//! The host-side helper: a small process that stays outside the builder's user namespace
+//! and executes programs there on request.
+//!
+//! newuidmap, credential helpers, git and ssh break where they see themselves as uid 0 of a
+//! namespace; so the helper is forked before the namespace is entered. It has one thread,
+//! and ends when the builder's end of its socket closes.
+
+use std::ffi::OsString;
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
+
+use nix::cmsg_space;
+use nix::sys::signal::Signal;
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg,
+    sendmsg, socketpair,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+use crate::sys::process::{self, Fork};
+
+/// A program to execute on the host.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Request {
+    program: Vec<u8>,
+    args: Vec<Vec<u8>>,
+    stdin: Vec<u8>,
+}
+
+/// What came of it. A program that could not be started has no status but an errno.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Reply {
+    errno: Option<i32>,
+    code: Option<i32>,
+    stdout: Vec<u8>,
+    stderr: Vec<u8>,
+}
+
+/// The output of a program that ran on the host.
+#[derive(Debug)]
+pub struct Output {
+    /// The exit code; none where a signal ended it.
+    pub code: Option<i32>,
+    /// What it wrote, at most [`OUTPUT_LIMIT`] bytes.
+    pub stdout: Vec<u8>,
+    /// Likewise.
+    pub stderr: Vec<u8>,
+}
+
+/// How much of a program's output is kept, in bytes.
+pub const OUTPUT_LIMIT: u64 = 1 << 20;
+
+/// The builder's end of the helper.
+#[derive(Debug)]
+pub struct HostHelper {
+    socket: OwnedFd,
+}
+
+impl HostHelper {
+    /// Forks the helper. To be called outside the namespace that it shall be outside of.
+    ///
+    /// # Errors
+    /// [`Error::Threads`] in a process with threads; what fork(2) says.
+    pub fn start() -> Result<HostHelper, Error> {
+        let (ours, theirs) = socketpair(
+            AddressFamily::Unix,
+            SockType::SeqPacket,
+            None,
+            SockFlag::SOCK_CLOEXEC,
+        )
+        .map_err(|e| Error::call("socketpair(AF_UNIX, SOCK_SEQPACKET)", e))?;
+        match process::fork_single_threaded() {
+            Err(nix::errno::Errno::EBUSY) => Err(Error::Threads),
+            Err(errno) => Err(Error::call("fork()", errno)),
+            Ok(Fork::Parent(_)) => Ok(HostHelper { socket: ours }),
+            Ok(Fork::Child) => {
+                drop(ours);
+                serve(&theirs);
+                process::exit_now(0)
+            }
+        }
+    }
+
+    /// Executes a program on the host with `stdin` as its input, and waits for it.
+    ///
+    /// # Errors
+    /// NotFound where there is no such program; else what started to fail.
+    pub fn run(&self, program: &str, args: &[&str], stdin: &[u8]) -> io::Result<Output> {
+        let request = Request {
+            program: program.into(),
+            args: args.iter().map(|a| a.as_bytes().to_vec()).collect(),
+            stdin: stdin.to_vec(),
+        };
+        let (mut reply, theirs) = UnixStream::pair()?;
+        let bytes = serde_json::to_vec(&request)?;
+        sendmsg::<()>(
+            self.socket.as_raw_fd(),
+            &[IoSlice::new(&[0])],
+            &[ControlMessage::ScmRights(&[theirs.as_raw_fd()])],
+            MsgFlags::MSG_NOSIGNAL,
+            None,
+        )?;
+        drop(theirs);
+        reply.write_all(&bytes)?;
+        reply.shutdown(std::net::Shutdown::Write)?;
+        let mut bytes = Vec::new();
+        reply.read_to_end(&mut bytes)?;
+        let reply: Reply = serde_json::from_slice(&bytes)?;
+        match reply.errno {
+            Some(errno) => Err(io::Error::from_raw_os_error(errno)),
+            None => Ok(Output {
+                code: reply.code,
+                stdout: reply.stdout,
+                stderr: reply.stderr,
+            }),
+        }
+    }
+}
+
+/// The helper's loop: one process per request, so that none waits for another.
+fn serve(socket: &OwnedFd) {
+    // Ctrl-C goes to the whole process group: the builder decides what ends, and when.
+    for signal in [
+        Signal::SIGINT,
+        Signal::SIGTERM,
+        Signal::SIGHUP,
+        Signal::SIGQUIT,
+    ] {
+        process::ignore_signal(signal);
+    }
+    // Processes of requests are reaped by the kernel.
+    process::ignore_signal(Signal::SIGCHLD);
+    // The caller's pipes must not stay open because the helper lives on for a moment.
+    if let Ok(null) = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/null")
+    {
+        let _ = nix::unistd::dup2_stdin(&null);
+        let _ = nix::unistd::dup2_stdout(&null);
+        let _ = nix::unistd::dup2_stderr(&null);
+    }
+    while let Some(request) = receive(socket) {
+        if let Ok(Fork::Child) = process::fork_single_threaded() {
+            process::reset_signals();
+            answer(UnixStream::from(request));
+            process::exit_now(0);
+        }
+    }
+}
+
+/// Receives the socket of one request; nothing where the builder has ended.
+fn receive(socket: &OwnedFd) -> Option<OwnedFd> {
+    loop {
+        let mut byte = [0u8];
+        let mut iov = [IoSliceMut::new(&mut byte)];
+        let mut space = cmsg_space!(RawFd);
+        let received = recvmsg::<()>(
+            socket.as_raw_fd(),
+            &mut iov,
+            Some(&mut space),
+            MsgFlags::MSG_CMSG_CLOEXEC,
+        );
+        let message = match received {
+            Err(nix::errno::Errno::EINTR) => continue,
+            Err(_) => return None,
+            Ok(message) => message,
+        };
+        if message.bytes == 0 {
+            return None;
+        }
+        let first = message.cmsgs().ok()?.find_map(|m| match m {
+            ControlMessageOwned::ScmRights(fds) => fds.first().copied(),
+            _ => None,
+        });
+        if let Some(fd) = first {
+            return Some(process::own(fd));
+        }
+    }
+}
+
+fn answer(mut socket: UnixStream) {
+    let mut bytes = Vec::new();
+    let reply = match socket.read_to_end(&mut bytes) {
+        Ok(_) => match serde_json::from_slice::<Request>(&bytes) {
+            Ok(request) => execute(request).unwrap_or_else(|error| Reply {
+                errno: Some(error.raw_os_error().unwrap_or(libc::EIO)),
+                ..Reply::default()
+            }),
+            Err(_) => return,
+        },
+        Err(_) => return,
+    };
+    if let Ok(bytes) = serde_json::to_vec(&reply) {
+        let _ = socket.write_all(&bytes);
+    }
+}
+
+fn execute(request: Request) -> io::Result<Reply> {
+    let mut child = Command::new(OsString::from_vec(request.program))
+        .args(request.args.iter().map(|a| std::ffi::OsStr::from_bytes(a)))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    let reader = |stream: Option<Box<dyn Read + Send>>| {
+        std::thread::spawn(move || {
+            let mut bytes = Vec::new();
+            if let Some(mut stream) = stream {
+                let _ = stream.by_ref().take(OUTPUT_LIMIT).read_to_end(&mut bytes);
+                let _ = io::copy(&mut stream, &mut io::sink());
+            }
+            bytes
+        })
+    };
+    let stdout = reader(stdout.map(|s| Box::new(s) as _));
+    let stderr = reader(stderr.map(|s| Box::new(s) as _));
+    if let Some(mut stdin) = stdin {
+        // A program that does not read its input is no error.
+        let _ = stdin.write_all(&request.stdin);
+    }
+    let status = child.wait()?;
+    Ok(Reply {
+        errno: None,
+        code: status.code(),
+        stdout: stdout.join().unwrap_or_default(),
+        stderr: stderr.join().unwrap_or_default(),
+    })
+}

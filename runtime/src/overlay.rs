@@ -1,0 +1,264 @@
+//! Roots: an overlay of layer directories, by the kernel or by fuse-overlayfs, or a plain
+//! directory.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::mount::{MntFlags, umount2};
+use nix::sys::stat::Mode;
+
+use crate::builder::Builder;
+use crate::error::Error;
+use crate::sys::mount::{self, Attributes, FsContext};
+use crate::sys::process;
+
+/// Who merges the layers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OverlayKind {
+    /// The kernel.
+    #[default]
+    Kernel,
+    /// fuse-overlayfs, where the kernel refuses.
+    Fuse,
+}
+
+/// The directories of an overlay.
+pub struct Layers<'a> {
+    /// What lies below, top first. At least one.
+    pub lowers: &'a [PathBuf],
+    /// Where changes go.
+    pub upper: &'a Path,
+    /// An empty directory on the file system of `upper`.
+    pub work: &'a Path,
+    /// An empty directory that fuse-overlayfs may be mounted on.
+    pub scratch: &'a Path,
+}
+
+/// A mounted overlay.
+pub struct Overlay {
+    mount: OwnedFd,
+    fuse: Option<Fuse>,
+}
+
+struct Fuse {
+    child: Child,
+    mountpoint: PathBuf,
+}
+
+impl Drop for Fuse {
+    fn drop(&mut self) {
+        let _ = umount2(&self.mountpoint, MntFlags::MNT_DETACH);
+        // It ends when its last mount does: the step's are gone with the step.
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while Instant::now() < deadline {
+            if !matches!(self.child.try_wait(), Ok(None)) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Overlay {
+    /// Mounts an overlay, attached nowhere yet. The kernel's is volatile: nothing in it is
+    /// synced, so the upper directory counts only once it has been (or in this boot).
+    ///
+    /// # Errors
+    /// [`Error::Call`] with the kernel's own words; [`Error::Fuse`].
+    pub fn mount(
+        builder: &Builder,
+        layers: &Layers<'_>,
+        kind: OverlayKind,
+    ) -> Result<Overlay, Error> {
+        match kind {
+            OverlayKind::Kernel => kernel(layers).map(|mount| Overlay { mount, fuse: None }),
+            OverlayKind::Fuse => fuse(builder, layers),
+        }
+    }
+
+    /// Returns the mount, for [`crate::Spec::root`]. It can be attached once.
+    ///
+    /// # Errors
+    /// EMFILE.
+    pub fn root(&self) -> Result<OwnedFd, Error> {
+        self.mount.try_clone().map_err(|e| {
+            let errno = Errno::from_raw(e.raw_os_error().unwrap_or(libc::EMFILE));
+            Error::call("dup(overlay)", errno)
+        })
+    }
+
+    /// Ends the overlay: with fuse-overlayfs, waits until all is written.
+    pub fn finish(self) {
+        drop(self.mount);
+        drop(self.fuse);
+    }
+}
+
+fn open_dir(path: &Path) -> Result<OwnedFd, Error> {
+    open(
+        path,
+        OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
+        Mode::empty(),
+    )
+    .map_err(|e| Error::call(format!("open({}, O_PATH|O_DIRECTORY)", path.display()), e))
+}
+
+fn kernel(layers: &Layers<'_>) -> Result<OwnedFd, Error> {
+    if crate::builder::disabled("overlay") {
+        return Err(Error::call("fsopen(overlay)", Errno::ENODEV));
+    }
+    let context = FsContext::open(c"overlay").map_err(|e| Error::call("fsopen(overlay)", e))?;
+    let failed = |call: String| {
+        let context = &context;
+        move |errno| Error::Call {
+            call,
+            errno,
+            detail: context.message(),
+        }
+    };
+    // Options have at most 255 bytes, paths may have more: so they are named by descriptor.
+    let set_dir = |key: &std::ffi::CStr, path: &Path| -> Result<OwnedFd, Error> {
+        let fd = open_dir(path)?;
+        let short = format!("/proc/self/fd/{}", fd.as_raw_fd());
+        let value = CString::new(short).map_err(|_| Error::NulByte("path"))?;
+        let call = format!(
+            "fsconfig(overlay, {}={})",
+            key.to_string_lossy(),
+            path.display()
+        );
+        context.set(key, Some(&value)).map_err(failed(call))?;
+        Ok(fd)
+    };
+    for lower in layers.lowers {
+        set_dir(c"lowerdir+", lower)?;
+    }
+    set_dir(c"upperdir", layers.upper)?;
+    set_dir(c"workdir", layers.work)?;
+    for flag in [c"userxattr", c"volatile"] {
+        let call = format!("fsconfig(overlay, {})", flag.to_string_lossy());
+        context.set(flag, None).map_err(failed(call))?;
+    }
+    let call = format!(
+        "fsmount(overlay of {} lowers, upper {})",
+        layers.lowers.len(),
+        layers.upper.display()
+    );
+    context.mount(Attributes::NONE).map_err(failed(call))
+}
+
+fn fuse(builder: &Builder, layers: &Layers<'_>) -> Result<Overlay, Error> {
+    // Its option syntax splits at colons and commas: short links stand for the paths.
+    let trouble = |what: &str| {
+        let what = what.to_owned();
+        move |e: std::io::Error| Error::Fuse(format!("{what}: {e}"))
+    };
+    let links = layers.scratch.join("links");
+    let mountpoint = layers.scratch.join("merged");
+    for dir in [&links, &mountpoint] {
+        std::fs::create_dir(dir).map_err(trouble("mkdir"))?;
+    }
+    let link = |name: &str, to: &Path| {
+        let to = std::path::absolute(to)?;
+        std::os::unix::fs::symlink(to, links.join(name))
+    };
+    let mut lowerdir = String::new();
+    for (index, lower) in layers.lowers.iter().enumerate() {
+        let name = format!("l{index}");
+        link(&name, lower).map_err(trouble("symlink"))?;
+        if index > 0 {
+            lowerdir.push(':');
+        }
+        lowerdir.push_str(&name);
+    }
+    link("upper", layers.upper).map_err(trouble("symlink"))?;
+    link("work", layers.work).map_err(trouble("symlink"))?;
+    let mountpoint = std::path::absolute(mountpoint).map_err(trouble("merged"))?;
+    let before = device_of(&mountpoint)?;
+    let mut command = Command::new("fuse-overlayfs");
+    command
+        .current_dir(&links)
+        .arg("-f")
+        .arg("-o")
+        .arg(format!("lowerdir={lowerdir},upperdir=upper,workdir=work"))
+        .arg(&mountpoint)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    let spawned = builder
+        .spawner()
+        .run(move || process::die_with_parent(&mut command).spawn());
+    let mut child = spawned.map_err(|e| {
+        if e.kind() == std::io::ErrorKind::NotFound {
+            Error::MissingProgram {
+                program: "fuse-overlayfs",
+                package: "fuse-overlayfs",
+            }
+        } else {
+            Error::Fuse(e.to_string())
+        }
+    })?;
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while device_of(&mountpoint)? == before {
+        let ended = child.try_wait().map_err(trouble("wait"))?.is_some();
+        if ended || Instant::now() > deadline {
+            let _ = child.kill();
+            let _ = child.wait();
+            let mut text = String::new();
+            if let Some(mut stderr) = child.stderr.take() {
+                use std::io::Read;
+                let _ = stderr.by_ref().take(4096).read_to_string(&mut text);
+            }
+            return Err(Error::Fuse(text.trim().to_owned()));
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let fuse = Fuse {
+        child,
+        mountpoint: mountpoint.clone(),
+    };
+    let mount = mount_directory(&mountpoint)?;
+    Ok(Overlay {
+        mount,
+        fuse: Some(fuse),
+    })
+}
+
+fn device_of(path: &Path) -> Result<u64, Error> {
+    nix::sys::stat::stat(path)
+        .map(|s| s.st_dev)
+        .map_err(|e| Error::call(format!("stat({})", path.display()), e))
+}
+
+/// Returns a mount of a directory as it is, attached nowhere, for [`crate::Spec::root`] or
+/// [`crate::Mount::source`].
+///
+/// # Errors
+/// [`Error::Call`]: no such directory.
+pub fn mount_directory(path: &Path) -> Result<OwnedFd, Error> {
+    let fd = open_dir(path)?;
+    mount::clone_tree(fd.as_fd(), c"", true)
+        .map_err(|e| Error::call(format!("open_tree({}, OPEN_TREE_CLONE)", path.display()), e))
+}
+
+/// Returns a mount of a file, attached nowhere, for [`crate::Mount::source`].
+///
+/// # Errors
+/// [`Error::Call`]: no such file.
+pub fn mount_file(path: &Path, read_only: bool) -> Result<OwnedFd, Error> {
+    let fd = open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
+        .map_err(|e| Error::call(format!("open({}, O_PATH)", path.display()), e))?;
+    let mount = mount::clone_tree(fd.as_fd(), c"", false)
+        .map_err(|e| Error::call(format!("open_tree({}, OPEN_TREE_CLONE)", path.display()), e))?;
+    if read_only {
+        mount::set_attributes(mount.as_fd(), Attributes::READ_ONLY, false)
+            .map_err(|e| Error::call("mount_setattr(MOUNT_ATTR_RDONLY)", e))?;
+    }
+    Ok(mount)
+}

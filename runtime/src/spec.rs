@@ -1,0 +1,63 @@
+//! What a sandbox shall be: the root, the command, and what it may see.
+
+use std::os::fd::OwnedFd;
+
+/// A sandbox and the command in it. Paths are bytes, as in images.
+pub struct Spec {
+    /// The root file system: a mount that is attached nowhere, from [`crate::Overlay`] or
+    /// [`crate::mount_directory`].
+    pub root: OwnedFd,
+    /// The command line. The first word is looked for in the `PATH` of `env`, unless it has a
+    /// slash.
+    pub args: Vec<Vec<u8>>,
+    /// The whole environment, `NAME=value`.
+    pub env: Vec<Vec<u8>>,
+    /// The working directory, absolute.
+    pub cwd: Vec<u8>,
+    /// Who runs the command.
+    pub user: User,
+    /// Which network it sees.
+    pub network: Network,
+    /// The host name in it.
+    pub hostname: String,
+    /// What is mounted over the root beside the kernel's file systems.
+    pub mounts: Vec<Mount>,
+    /// A bit per capability. See [`crate::capability`].
+    pub capabilities: u64,
+    /// The seccomp filter; none to leave all system calls.
+    pub seccomp: Option<crate::seccomp::Program>,
+    /// Resource limits: resource (`libc::RLIMIT_…`), soft, hard.
+    pub rlimits: Vec<(u32, u64, u64)>,
+    /// Standard input, output and error.
+    pub stdio: [OwnedFd; 3],
+}
+
+/// The user of a step, in the ids of the image.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct User {
+    /// User id.
+    pub uid: u32,
+    /// Primary group id.
+    pub gid: u32,
+    /// Supplementary group ids.
+    pub groups: Vec<u32>,
+}
+
+/// Which network a step sees.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Network {
+    /// The caller's.
+    #[default]
+    Host,
+    /// A new one with nothing but a loopback interface that is up.
+    None,
+}
+
+/// Something mounted over the root. The target must exist there.
+pub struct Mount {
+    /// Where, below the root; symbolic links are resolved inside.
+    pub target: Vec<u8>,
+    /// What: a mount that is attached nowhere, from [`crate::mount_directory`] or
+    /// [`crate::mount_file`].
+    pub source: OwnedFd,
+}

@@ -1,0 +1,469 @@
+//! One step: a spec compiled to operations, cloned, watched.
+
+use std::ffi::CString;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
+use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+
+use crate::builder::{Builder, disabled};
+use crate::error::Error;
+use crate::plan::{Exec, Op, Plan};
+use crate::spec::{Network, Spec};
+use crate::sys::child::{self, Failure, Vectors};
+use crate::sys::mount::{self, Attributes};
+use crate::sys::process;
+
+/// Devices of the host that a step has, beside the links and file systems below /dev.
+/// The OCI default: <https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#default-devices>.
+const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
+
+/// Links below /dev, as the OCI runtime spec asks for.
+const DEV_LINKS: [(&std::ffi::CStr, &str); 6] = [
+    (c"/proc/self/fd", "fd"),
+    (c"/proc/self/fd/0", "stdin"),
+    (c"/proc/self/fd/1", "stdout"),
+    (c"/proc/self/fd/2", "stderr"),
+    (c"pts/ptmx", "ptmx"),
+    (c"/proc/kcore", "core"),
+];
+
+/// Paths that a step sees as empty: they tell about the host, or act on it.
+const MASKED: [&str; 12] = [
+    "proc/acpi",
+    "proc/asound",
+    "proc/interrupts",
+    "proc/kcore",
+    "proc/keys",
+    "proc/latency_stats",
+    "proc/sched_debug",
+    "proc/scsi",
+    "proc/timer_list",
+    "proc/timer_stats",
+    "sys/devices/virtual/powercap",
+    "sys/firmware",
+];
+
+/// Paths that a step may read but not write.
+const READ_ONLY: [&str; 5] = [
+    "proc/bus",
+    "proc/fs",
+    "proc/irq",
+    "proc/sys",
+    "proc/sysrq-trigger",
+];
+
+/// How a step ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// With this exit code.
+    Code(i32),
+    /// By this signal.
+    Signal(i32),
+}
+
+impl Exit {
+    /// Returns what a shell would say: the code, or 128 and the signal's number.
+    pub fn code(self) -> i32 {
+        match self {
+            Exit::Code(code) => code,
+            Exit::Signal(signal) => 128 + signal,
+        }
+    }
+
+    /// Tells whether it ended well.
+    pub fn success(self) -> bool {
+        self == Exit::Code(0)
+    }
+}
+
+/// A running step. Dropping it kills it, with all that it started.
+pub struct Step {
+    pidfd: OwnedFd,
+    pid: i32,
+    exit: Option<Exit>,
+}
+
+/// Kills a step from another thread. See [`Step::killer`].
+pub struct Killer(OwnedFd);
+
+impl Killer {
+    /// Kills the step and all its processes. Does nothing where it has ended.
+    pub fn kill(&self) {
+        let _ = process::send_signal(self.0.as_fd(), Signal::SIGKILL);
+    }
+
+    /// Sends a signal to the step's first process.
+    pub fn signal(&self, signal: Signal) {
+        let _ = process::send_signal(self.0.as_fd(), signal);
+    }
+}
+
+impl Step {
+    /// Returns the process id on the host.
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// Returns a handle that kills this step from elsewhere.
+    ///
+    /// # Errors
+    /// EMFILE.
+    pub fn killer(&self) -> Result<Killer, Error> {
+        let fd = self.pidfd.try_clone();
+        fd.map(Killer).map_err(|e| {
+            let errno = Errno::from_raw(e.raw_os_error().unwrap_or(libc::EMFILE));
+            Error::call("dup(pidfd)", errno)
+        })
+    }
+
+    /// Waits for the end of the step's first process; the kernel then kills what is left of it.
+    ///
+    /// # Errors
+    /// What waitid(2) says.
+    pub fn wait(&mut self) -> Result<Exit, Error> {
+        if let Some(exit) = self.exit {
+            return Ok(exit);
+        }
+        let exit = loop {
+            match waitid(Id::PIDFd(self.pidfd.as_fd()), WaitPidFlag::WEXITED) {
+                Ok(WaitStatus::Exited(_, code)) => break Exit::Code(code),
+                Ok(WaitStatus::Signaled(_, signal, _)) => break Exit::Signal(signal as i32),
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(errno) => return Err(Error::call(format!("waitid({})", self.pid), errno)),
+            }
+        };
+        self.exit = Some(exit);
+        Ok(exit)
+    }
+}
+
+impl Drop for Step {
+    fn drop(&mut self) {
+        if self.exit.is_none() {
+            let _ = process::send_signal(self.pidfd.as_fd(), Signal::SIGKILL);
+            let _ = self.wait();
+        }
+    }
+}
+
+impl Builder {
+    /// Starts a step: new user, mount, pid, ipc, uts and cgroup namespaces (and a net
+    /// namespace, where asked), then the command. Returns when the command has been executed.
+    ///
+    /// # Errors
+    /// [`Error::Call`] names the call that failed; [`Error::Exec`] a command that is not there.
+    pub fn spawn(&self, spec: Spec) -> Result<Step, Error> {
+        let ids = self.step_ids();
+        for id in [spec.user.uid, spec.user.gid]
+            .iter()
+            .chain(&spec.user.groups)
+        {
+            if *id >= ids {
+                return Err(Error::UnmappedId(*id, ids));
+            }
+        }
+        self.spawner().run(move || start(spec, ids))
+    }
+}
+
+/// Descriptors that the plan names by number, kept open until the child has executed.
+#[derive(Default)]
+struct Kept(Vec<OwnedFd>);
+
+impl Kept {
+    /// Keeps a descriptor, with a number above those of standard input, output and error.
+    fn keep(&mut self, fd: OwnedFd) -> Result<RawFd, Error> {
+        let fd = if fd.as_raw_fd() > 2 {
+            fd
+        } else {
+            let copy = fcntl(&fd, FcntlArg::F_DUPFD_CLOEXEC(3))
+                .map_err(|e| Error::call("fcntl(F_DUPFD_CLOEXEC)", e))?;
+            process::own(copy)
+        };
+        let raw = fd.as_raw_fd();
+        self.0.push(fd);
+        Ok(raw)
+    }
+}
+
+fn c(bytes: impl Into<Vec<u8>>, what: &'static str) -> Result<CString, Error> {
+    CString::new(bytes).map_err(|_| Error::NulByte(what))
+}
+
+fn open_path(path: &str) -> Result<OwnedFd, Error> {
+    open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
+        .map_err(|e| Error::call(format!("open({path}, O_PATH)"), e))
+}
+
+fn clone_host(path: &str, recursive: bool) -> Result<OwnedFd, Error> {
+    let fd = open_path(path)?;
+    mount::clone_tree(fd.as_fd(), c"", recursive)
+        .map_err(|e| Error::call(format!("open_tree({path}, OPEN_TREE_CLONE)"), e))
+}
+
+fn compile(spec: Spec, kept: &mut Kept) -> Result<Plan, Error> {
+    let root = kept.keep(spec.root)?;
+    let mut stdio = [0; 3];
+    for (slot, fd) in stdio.iter_mut().zip(spec.stdio) {
+        *slot = kept.keep(fd)?;
+    }
+    let fs = |fstype, options: &[(&str, &str)], attributes, target: &str| -> Result<Op, Error> {
+        let option = |(key, value): &(&str, &str)| {
+            let value = match *value {
+                "" => None,
+                value => Some(c(value, "mount option")?),
+            };
+            Ok((c(*key, "mount option")?, value))
+        };
+        Ok(Op::Mount {
+            fstype,
+            options: options.iter().map(option).collect::<Result<_, Error>>()?,
+            attributes,
+            target: c(target, "mount target")?,
+            optional: false,
+        })
+    };
+    let own_network = spec.network == Network::None;
+    let strict = Attributes::NOSUID_NODEV_NOEXEC;
+
+    let mut ops = vec![
+        Op::AwaitIdMaps,
+        Op::BecomeRoot,
+        Op::DieWithBuilder,
+        Op::NewSession,
+        Op::ResetSignals,
+        Op::Stdio(stdio),
+        Op::Umask(0),
+        Op::MakeMountsPrivate,
+        Op::AttachRoot,
+        fs(c"proc", &[], strict, "proc")?,
+        fs(
+            c"tmpfs",
+            &[("mode", "755"), ("size", "65536k")],
+            Attributes::NOSUID,
+            "dev",
+        )?,
+        Op::Enter(c("dev", "path")?),
+    ];
+    let mut null = -1;
+    for device in DEVICES {
+        let source = kept.keep(clone_host(&format!("/dev/{device}"), false)?)?;
+        if device == "null" {
+            null = source;
+        }
+        ops.push(Op::CreateFile(c(device, "path")?, 0o666));
+        ops.push(Op::Attach {
+            mount: source,
+            target: c(device, "path")?,
+        });
+    }
+    for (to, at) in DEV_LINKS {
+        ops.push(Op::Symlink {
+            to,
+            at: c(at, "path")?,
+        });
+    }
+    for (name, mode) in [("pts", 0o755), ("shm", 0o1777), ("mqueue", 0o1777)] {
+        ops.push(Op::CreateDir(c(name, "path")?, mode));
+    }
+    ops.push(fs(
+        c"devpts",
+        &[("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")],
+        Attributes::NOSUID.and(Attributes(0x8)),
+        "pts",
+    )?);
+    ops.push(fs(
+        c"tmpfs",
+        &[("mode", "1777"), ("size", "65536k")],
+        strict,
+        "shm",
+    )?);
+    ops.push(fs(c"mqueue", &[], strict, "mqueue")?);
+    ops.push(Op::Enter(CString::default()));
+    if own_network {
+        ops.push(fs(c"sysfs", &[], strict.and(Attributes::READ_ONLY), "sys")?);
+        ops.push(Op::LoopbackUp);
+    } else {
+        // A new sysfs needs a net namespace of one's own: show the host's, read-only.
+        let sys = clone_host("/sys", true)?;
+        mount::set_attributes(sys.as_fd(), Attributes::READ_ONLY, true)
+            .map_err(|e| Error::call("mount_setattr(/sys, MOUNT_ATTR_RDONLY, AT_RECURSIVE)", e))?;
+        ops.push(Op::Attach {
+            mount: kept.keep(sys)?,
+            target: c("sys", "path")?,
+        });
+    }
+    // The step's own cgroup namespace, where the host has cgroup v2.
+    ops.push(Op::Mount {
+        fstype: c"cgroup2",
+        options: Vec::new(),
+        attributes: strict.and(Attributes::READ_ONLY),
+        target: c("sys/fs/cgroup", "path")?,
+        optional: true,
+    });
+    for mount in spec.mounts {
+        let mut target = mount.target;
+        while target.first() == Some(&b'/') {
+            target.remove(0);
+        }
+        ops.push(Op::Attach {
+            mount: kept.keep(mount.source)?,
+            target: c(target, "mount target")?,
+        });
+    }
+    for path in MASKED {
+        ops.push(Op::Mask {
+            target: c(path, "path")?,
+            null,
+        });
+    }
+    for path in READ_ONLY {
+        ops.push(Op::MakeReadOnly(c(path, "path")?));
+    }
+    ops.push(Op::PivotRoot);
+    ops.push(Op::SetHostname(c(spec.hostname, "host name")?));
+    for (resource, soft, hard) in spec.rlimits {
+        ops.push(Op::SetRlimit(resource, soft, hard));
+    }
+    ops.push(Op::Umask(0o022));
+    if !own_network && !disabled("landlock") {
+        // Abstract sockets belong to the net namespace, which this step shares with the host.
+        if let Ok(ruleset) = process::landlock_scope_ruleset() {
+            ops.push(Op::RestrictScope(kept.keep(ruleset)?));
+        }
+    }
+    ops.push(Op::LimitBoundingSet(spec.capabilities));
+    if let Some(program) = spec.seccomp {
+        // While there is CAP_SYS_ADMIN: no_new_privs would take setuid programs away.
+        ops.push(Op::Seccomp(program.into_instructions()));
+    }
+    ops.push(Op::BecomeUser(
+        spec.user.uid,
+        spec.user.gid,
+        spec.user.groups,
+    ));
+    // Another user has lost its capabilities by the change.
+    if spec.user.uid == 0 {
+        ops.push(Op::SetCapabilities(spec.capabilities));
+    }
+    ops.push(Op::Chdir(c(spec.cwd, "working directory")?));
+    // Again: the change of ids has cleared the death signal.
+    ops.push(Op::DieWithBuilder);
+
+    let path = spec.env.iter().find_map(|e| e.strip_prefix(b"PATH="));
+    let exec = Exec {
+        candidates: candidates(
+            spec.args.first().map_or(&[][..], |a| a),
+            path.unwrap_or(b""),
+        )?,
+        args: strings(spec.args, "command")?,
+        env: strings(spec.env, "environment")?,
+    };
+    Ok(Plan { ops, exec, root })
+}
+
+fn strings(list: Vec<Vec<u8>>, what: &'static str) -> Result<Vec<CString>, Error> {
+    list.into_iter().map(|bytes| c(bytes, what)).collect()
+}
+
+/// Returns the paths at which a program may be, as execvp(3) looks for it.
+fn candidates(program: &[u8], path: &[u8]) -> Result<Vec<CString>, Error> {
+    if program.contains(&b'/') {
+        return Ok(vec![c(program, "command")?]);
+    }
+    if program.is_empty() {
+        return Ok(Vec::new());
+    }
+    let join = |dir: &[u8]| {
+        let dir = if dir.is_empty() { b"." } else { dir };
+        c([dir, b"/", program].concat(), "command")
+    };
+    path.split(|b| *b == b':').map(join).collect()
+}
+
+fn start(spec: Spec, ids: u32) -> Result<Step, Error> {
+    let program = String::from_utf8_lossy(spec.args.first().map_or(b"", |a| a)).into_owned();
+    let mut flags = libc::CLONE_NEWUSER
+        | libc::CLONE_NEWNS
+        | libc::CLONE_NEWPID
+        | libc::CLONE_NEWIPC
+        | libc::CLONE_NEWUTS
+        | libc::CLONE_NEWCGROUP;
+    if spec.network == Network::None {
+        flags |= libc::CLONE_NEWNET;
+    }
+    let mut kept = Kept::default();
+    let plan = compile(spec, &mut kept)?;
+    let vectors = Vectors::of(&plan);
+    let io = |call: &'static str| {
+        move |e: std::io::Error| {
+            Error::call(call, Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO)))
+        }
+    };
+    let (mut ours, theirs) = UnixStream::pair().map_err(io("socketpair(AF_UNIX)"))?;
+    let sync = kept.keep(theirs.into())?;
+    let builder_end = ours.as_raw_fd();
+    let (pid, pidfd) = process::clone_into_namespaces(flags as u64, !disabled("clone3"), || {
+        // The child has a copy of the builder's end: while it is open, the builder's death
+        // would go unnoticed.
+        process::close_in_child(builder_end);
+        child::run(&plan, &vectors, sync)
+    })
+    .map_err(|errno| {
+        Error::call(
+            "clone3(CLONE_NEWUSER|NEWNS|NEWPID|NEWIPC|NEWUTS|NEWCGROUP)",
+            errno,
+        )
+    })?;
+    let mut step = Step {
+        pidfd,
+        pid,
+        exit: None,
+    };
+    drop(kept);
+    // Ids 0 and up of the step are 1 and up of the builder: its root is not the caller.
+    let map = format!("0 1 {ids}");
+    for file in ["uid_map", "gid_map"] {
+        std::fs::write(format!("/proc/{pid}/{file}"), &map).map_err(|e| {
+            let errno = Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO));
+            Error::call(format!("write(/proc/{pid}/{file}, {map:?})"), errno)
+        })?;
+    }
+    ours.write_all(&[0]).map_err(io("write(sync)"))?;
+    let mut failure = [0u8; Failure::SIZE];
+    let mut length = 0;
+    while length < failure.len() {
+        match ours.read(&mut failure[length..]) {
+            Ok(0) => break,
+            Ok(n) => length += n,
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            // A reset: the child died with our byte unread. What follows tells how.
+            Err(_) => break,
+        }
+    }
+    if length == 0 {
+        return Ok(step);
+    }
+    let failure = Failure::from_bytes(&failure);
+    let _ = step.wait();
+    let errno = Errno::from_raw(failure.errno);
+    if failure.op == Failure::EXEC {
+        return Err(Error::Exec { program, errno });
+    }
+    let call = plan
+        .ops
+        .get(failure.op as usize)
+        .map_or_else(|| "sandbox".to_owned(), ToString::to_string);
+    let message = failure.message();
+    Err(Error::Call {
+        call,
+        errno,
+        detail: (!message.is_empty()).then_some(message),
+    })
+}

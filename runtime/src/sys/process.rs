@@ -1,0 +1,226 @@
+//! Processes: fork, clone3(2), pidfds, death signals.
+
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use nix::sys::signal::Signal;
+
+use super::{Errno, check};
+
+/// Which side of a fork the caller is on.
+pub enum Fork {
+    /// The old process, with the pid of the new one.
+    Parent(libc::pid_t),
+    /// The new process.
+    Child,
+}
+
+/// Forks a process that has one thread, so that the child may allocate and lock.
+///
+/// # Errors
+/// EAGAIN at a process limit; EBUSY where there is more than one thread.
+pub fn fork_single_threaded() -> Result<Fork, Errno> {
+    if thread_count() != 1 {
+        return Err(Errno::EBUSY);
+    }
+    // SAFETY: the process has one thread, so the child's memory is in a consistent state.
+    match check(unsafe { libc::fork() }.into())? {
+        0 => Ok(Fork::Child),
+        pid => Ok(Fork::Parent(pid as libc::pid_t)),
+    }
+}
+
+/// Returns how many threads this process has.
+pub fn thread_count() -> usize {
+    std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count)
+}
+
+/// Ends the process at once: no destructors, no flushing. For forked children.
+pub fn exit_now(code: i32) -> ! {
+    // SAFETY: _exit takes any integer and does not return.
+    unsafe { libc::_exit(code) }
+}
+
+/// The arguments of `clone3(2)`, version 1.
+#[repr(C, align(8))]
+#[derive(Default)]
+struct CloneArgs {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+}
+
+/// Clones this process into new namespaces with the memory of a fork. In the new process,
+/// calls `child`, and ends when that returns.
+///
+/// The child of a process with threads may call nothing but async-signal-safe functions:
+/// that is why this is for [`super::child`] alone.
+pub(crate) fn clone_into_namespaces(
+    namespaces: u64,
+    use_clone3: bool,
+    child: impl FnOnce(),
+) -> Result<(libc::pid_t, OwnedFd), Errno> {
+    let mut pidfd: RawFd = -1;
+    let mut result = Err(Errno::ENOSYS);
+    if use_clone3 {
+        let args = CloneArgs {
+            flags: namespaces | libc::CLONE_PIDFD as u64,
+            pidfd: (&raw mut pidfd) as u64,
+            exit_signal: libc::SIGCHLD as u64,
+            ..CloneArgs::default()
+        };
+        // SAFETY: without CLONE_VM this is a fork: the child has its own copy of all memory and
+        // runs only `child`, which walks prepared operations without allocating or locking.
+        // args is a struct clone_args of the size passed.
+        result = check(unsafe {
+            libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>())
+        });
+    }
+    if result == Err(Errno::ENOSYS) {
+        let flags = namespaces | libc::CLONE_PIDFD as u64 | libc::SIGCHLD as u64;
+        // SAFETY: as above; a null stack means to go on on a copy of this one.
+        // (Argument order of x86-64 and arm64: flags, stack, parent_tid, …; CLONE_PIDFD
+        // stores through parent_tid.)
+        result = check(unsafe {
+            libc::syscall(
+                libc::SYS_clone,
+                flags,
+                std::ptr::null::<u8>(),
+                &raw mut pidfd,
+                std::ptr::null::<u8>(),
+                std::ptr::null::<u8>(),
+            )
+        });
+    }
+    match result? {
+        0 => {
+            child();
+            exit_now(127)
+        }
+        pid => {
+            // SAFETY: the kernel has just stored a new descriptor here.
+            Ok((pid as libc::pid_t, unsafe { OwnedFd::from_raw_fd(pidfd) }))
+        }
+    }
+}
+
+/// Sends a signal to the process behind a pidfd. See `pidfd_send_signal(2)`.
+///
+/// # Errors
+/// ESRCH where it has ended.
+pub fn send_signal(pidfd: BorrowedFd<'_>, signal: Signal) -> Result<(), Errno> {
+    // SAFETY: a null siginfo is allowed.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            signal as libc::c_int,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        )
+    })?;
+    Ok(())
+}
+
+/// Makes a program that is about to be started die with the thread that starts it.
+/// The thread must outlive it.
+pub fn die_with_parent(command: &mut Command) -> &mut Command {
+    let parent = std::process::id();
+    // SAFETY: the closure makes two system calls, both async-signal-safe, and allocates nothing.
+    unsafe {
+        command.pre_exec(move || {
+            if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
+                return Err(std::io::Error::last_os_error());
+            }
+            // It may have died before the call.
+            if libc::getppid() as u32 != parent {
+                return Err(std::io::Error::from_raw_os_error(libc::ESRCH));
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Sets the disposition of every signal back to its default and unblocks all.
+pub fn reset_signals() {
+    for signal in 1..=64 {
+        // SAFETY: SIG_DFL is a valid disposition; numbers that can't be set are refused.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    let _ = nix::sys::signal::sigprocmask(
+        nix::sys::signal::SigmaskHow::SIG_SETMASK,
+        Some(&nix::sys::signal::SigSet::empty()),
+        None,
+    );
+}
+
+/// Ignores a signal from now on.
+pub fn ignore_signal(signal: Signal) {
+    // SAFETY: SIG_IGN is a valid disposition and runs no code of ours.
+    unsafe { libc::signal(signal as libc::c_int, libc::SIG_IGN) };
+}
+
+/// Returns the version of the Landlock API, 0 where there is none. See `landlock(7)`.
+pub fn landlock_abi() -> u32 {
+    const LANDLOCK_CREATE_RULESET_VERSION: libc::c_uint = 1;
+    // SAFETY: with this flag the call takes a null pointer and a size of 0.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            std::ptr::null::<u8>(),
+            0usize,
+            LANDLOCK_CREATE_RULESET_VERSION,
+        )
+    };
+    u32::try_from(result).unwrap_or(0)
+}
+
+/// Creates a Landlock ruleset that restricts nothing but the scope of abstract unix sockets
+/// and of signals: both end at the sandbox. Needs ABI 6.
+///
+/// # Errors
+/// ENOSYS, EOPNOTSUPP or E2BIG where the kernel's Landlock is too old or off.
+pub fn landlock_scope_ruleset() -> Result<OwnedFd, Errno> {
+    #[repr(C)]
+    struct RulesetAttr {
+        handled_access_fs: u64,
+        handled_access_net: u64,
+        scoped: u64,
+    }
+    const SCOPE_ABSTRACT_UNIX_SOCKET: u64 = 1;
+    const SCOPE_SIGNAL: u64 = 2;
+    let attr = RulesetAttr {
+        handled_access_fs: 0,
+        handled_access_net: 0,
+        scoped: SCOPE_ABSTRACT_UNIX_SOCKET | SCOPE_SIGNAL,
+    };
+    // SAFETY: attr is a struct landlock_ruleset_attr of the size passed.
+    let fd = check(unsafe {
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            &raw const attr,
+            size_of::<RulesetAttr>(),
+            0,
+        )
+    })?;
+    // SAFETY: the kernel has just returned this descriptor to us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// Takes ownership of a descriptor that the kernel has just handed to this process.
+pub(crate) fn own(fd: RawFd) -> OwnedFd {
+    // SAFETY: called once per descriptor, with one that came out of a control message.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// Closes a descriptor that a clone has a copy of and no use for.
+pub(crate) fn close_in_child(fd: RawFd) {
+    // SAFETY: called in the child alone, which drops nothing: no owner will close it again.
+    unsafe { libc::close(fd) };
+}
