@@ -5,5 +5,7 @@
 //! and the crate `kiln-runtime` is a leaf below them. ARCHITECTURE.md is the map.
 #![forbid(unsafe_code)]
 
+pub mod build;
 pub mod cli;
 pub mod image;
+pub mod ui;

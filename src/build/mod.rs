@@ -1,0 +1,3 @@
+//! Builds an image from the stages of a Dockerfile.
+
+pub mod event;
