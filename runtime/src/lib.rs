@@ -1,3 +1,6 @@
 //! Rootless sandboxes for build steps.
 
+pub mod capability;
+pub mod seccomp;
+pub mod subid;
 pub mod sys;
