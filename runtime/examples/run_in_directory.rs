@@ -8,7 +8,9 @@ use std::error::Error;
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 
-use kiln_runtime::{Builder, Network, Spec, User, capability, mount_directory};
+use kiln_runtime::capability::CapabilitySet;
+use kiln_runtime::seccomp::Policy;
+use kiln_runtime::{Builder, Network, Spec, User, mount_directory};
 
 fn main() -> Result<ExitCode, Box<dyn Error>> {
     let mut args = std::env::args_os().skip(1).map(|a| {
@@ -22,6 +24,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     };
     // Before any thread is started.
     let builder = Builder::enter()?;
+    let capabilities = CapabilitySet::default_set();
     let spec = Spec {
         root: mount_directory(&root)?,
         args: args.collect(),
@@ -31,8 +34,8 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         network: Network::None,
         hostname: "sandbox".to_owned(),
         mounts: Vec::new(),
-        capabilities: capability::default_mask(),
-        seccomp: None,
+        capabilities,
+        seccomp: Some(Policy::default_policy().compile(capabilities)?),
         rlimits: Vec::new(),
         stdio: [
             std::io::stdin().as_fd().try_clone_to_owned()?,

@@ -9,7 +9,7 @@ use nix::sched::{CloneFlags, unshare};
 use crate::error::Error;
 use crate::host::HostHelper;
 use crate::spawner::Spawner;
-use crate::subid::IdMap;
+use crate::subid::{IdKind, IdMap, Subids};
 
 /// The builder's namespace, which this process is in. Starts steps.
 #[derive(Clone)]
@@ -42,8 +42,8 @@ impl Builder {
         if crate::sys::process::thread_count() != 1 {
             return Err(Error::Threads);
         }
-        let (uids, gids) = crate::subid::builder_maps()?;
         let host = HostHelper::start()?;
+        let (uids, gids) = find_maps(&host)?;
         if disabled("userns") {
             return Err(Error::UserNamespacesForbidden(Errno::EPERM));
         }
@@ -68,13 +68,44 @@ impl Builder {
 
     /// Returns how many ids a step has: 0 up to, but not including, this number.
     pub fn step_ids(&self) -> u32 {
-        // One id of the builder, its 0, is the caller's own and no step's.
-        self.inner.uids.len().min(self.inner.gids.len()) - 1
+        self.inner
+            .uids
+            .subordinate()
+            .min(self.inner.gids.subordinate())
+    }
+
+    /// Returns the map of user ids and that of group ids.
+    pub fn maps(&self) -> (&IdMap, &IdMap) {
+        (&self.inner.uids, &self.inner.gids)
     }
 
     pub(crate) fn spawner(&self) -> &Spawner {
         &self.inner.spawner
     }
+}
+
+/// Finds out which ids the caller has.
+fn find_maps(host: &HostHelper) -> Result<(IdMap, IdMap), Error> {
+    let (uid, gid) = (nix::unistd::getuid(), nix::unistd::getgid());
+    let user = match nix::unistd::User::from_uid(uid) {
+        Ok(Some(user)) => user.name,
+        _ => uid.to_string(),
+    };
+    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+    let ids = Subids::find(
+        &user,
+        uid.as_raw(),
+        &read("/etc/subuid"),
+        &read("/etc/subgid"),
+        |command| {
+            let output = host.run(command[0], &command[1..], b"").ok()?;
+            (output.code == Some(0)).then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+        },
+    )?;
+    Ok((
+        IdMap::builder(IdKind::Uid, uid.as_raw(), &ids.uids)?,
+        IdMap::builder(IdKind::Gid, gid.as_raw(), &ids.gids)?,
+    ))
 }
 
 /// Has a setuid program write an id map of this process.

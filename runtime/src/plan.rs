@@ -5,6 +5,7 @@ use std::ffi::{CStr, CString};
 use std::fmt;
 use std::os::fd::RawFd;
 
+use crate::seccomp::Program;
 use crate::sys::mount::Attributes;
 
 /// One thing that the child does. Targets are paths below the directory entered last, and
@@ -64,7 +65,7 @@ pub(crate) enum Op {
     /// Takes all but these capabilities out of the bounding set.
     LimitBoundingSet(u64),
     /// Installs the seccomp filter.
-    Seccomp(Vec<libc::sock_filter>),
+    Seccomp(Program),
     /// Changes to the step's user: uid, gid, supplementary groups.
     BecomeUser(u32, u32, Vec<u32>),
     /// Sets the permitted and effective capabilities; the rest is cleared.
@@ -129,7 +130,9 @@ impl fmt::Display for Op {
             Op::Umask(mask) => write!(f, "umask({mask:o})"),
             Op::RestrictScope(_) => write!(f, "landlock_restrict_self(scope)"),
             Op::LimitBoundingSet(mask) => write!(f, "prctl(PR_CAPBSET_DROP, !{mask:#x})"),
-            Op::Seccomp(filter) => write!(f, "seccomp(filter of {} instructions)", filter.len()),
+            Op::Seccomp(program) => {
+                write!(f, "seccomp({} instructions)", program.as_slice().len())
+            }
             Op::BecomeUser(uid, gid, groups) => {
                 write!(
                     f,

@@ -2,6 +2,8 @@
 
 use std::os::fd::OwnedFd;
 
+use crate::capability::CapabilitySet;
+
 /// A sandbox and the command in it. Paths are bytes, as in images.
 pub struct Spec {
     /// The root file system: a mount that is attached nowhere, from [`crate::Overlay`] or
@@ -22,8 +24,8 @@ pub struct Spec {
     pub hostname: String,
     /// What is mounted over the root beside the kernel's file systems.
     pub mounts: Vec<Mount>,
-    /// A bit per capability. See [`crate::capability`].
-    pub capabilities: u64,
+    /// The capabilities of the command where its user is root, and the limit of all.
+    pub capabilities: CapabilitySet,
     /// The seccomp filter; none to leave all system calls.
     pub seccomp: Option<crate::seccomp::Program>,
     /// Resource limits: resource (`libc::RLIMIT_…`), soft, hard.

@@ -338,10 +338,10 @@ fn compile(spec: Spec, kept: &mut Kept) -> Result<Plan, Error> {
             ops.push(Op::RestrictScope(kept.keep(ruleset)?));
         }
     }
-    ops.push(Op::LimitBoundingSet(spec.capabilities));
+    ops.push(Op::LimitBoundingSet(spec.capabilities.bits()));
     if let Some(program) = spec.seccomp {
         // While there is CAP_SYS_ADMIN: no_new_privs would take setuid programs away.
-        ops.push(Op::Seccomp(program.into_instructions()));
+        ops.push(Op::Seccomp(program));
     }
     ops.push(Op::BecomeUser(
         spec.user.uid,
@@ -350,7 +350,7 @@ fn compile(spec: Spec, kept: &mut Kept) -> Result<Plan, Error> {
     ));
     // Another user has lost its capabilities by the change.
     if spec.user.uid == 0 {
-        ops.push(Op::SetCapabilities(spec.capabilities));
+        ops.push(Op::SetCapabilities(spec.capabilities.bits()));
     }
     ops.push(Op::Chdir(c(spec.cwd, "working directory")?));
     // Again: the change of ids has cleared the death signal.

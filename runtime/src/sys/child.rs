@@ -356,18 +356,16 @@ fn perform(op: &Op, at: &mut Position) -> Result<(), Trouble> {
         }
         Op::MakeMountsPrivate => {
             // SAFETY: null source, type and data are allowed for a change of propagation.
-            check(
-                unsafe {
-                    libc::mount(
-                        std::ptr::null(),
-                        c"/".as_ptr(),
-                        std::ptr::null(),
-                        libc::MS_REC | libc::MS_PRIVATE,
-                        std::ptr::null(),
-                    )
-                }
-                .into(),
-            )?;
+            let result = unsafe {
+                libc::mount(
+                    std::ptr::null(),
+                    c"/".as_ptr(),
+                    std::ptr::null(),
+                    libc::MS_REC | libc::MS_PRIVATE,
+                    std::ptr::null(),
+                )
+            };
+            check(result.into())?;
         }
         Op::AttachRoot => {
             // Any directory of the old root will do: what it hides is let go of a moment later.
@@ -395,19 +393,11 @@ fn perform(op: &Op, at: &mut Position) -> Result<(), Trouble> {
         }
         Op::Attach { mount, target } => attach_to(*base, *mount, target)?,
         Op::CreateFile(path, mode) => {
+            let flags = libc::O_CREAT | libc::O_EXCL | libc::O_CLOEXEC | libc::O_NOFOLLOW;
             // SAFETY: NUL-terminated path.
-            let fd = check(
-                unsafe {
-                    libc::openat(
-                        *base,
-                        path.as_ptr(),
-                        libc::O_CREAT | libc::O_EXCL | libc::O_CLOEXEC | libc::O_NOFOLLOW,
-                        *mode,
-                    )
-                }
-                .into(),
-            )?;
-            close(fd as RawFd);
+            let fd = unsafe { libc::openat(*base, path.as_ptr(), flags, *mode) };
+            check(fd.into())?;
+            close(fd);
         }
         Op::CreateDir(path, mode) => {
             // SAFETY: NUL-terminated path.
@@ -469,22 +459,7 @@ fn perform(op: &Op, at: &mut Position) -> Result<(), Trouble> {
                 }
             }
         }
-        Op::Seccomp(filter) => {
-            const SECCOMP_SET_MODE_FILTER: libc::c_uint = 1;
-            let program = libc::sock_fprog {
-                len: filter.len() as u16,
-                filter: filter.as_ptr().cast_mut(),
-            };
-            // SAFETY: program points to len instructions; the kernel only reads them.
-            check(unsafe {
-                libc::syscall(
-                    libc::SYS_seccomp,
-                    SECCOMP_SET_MODE_FILTER,
-                    0,
-                    &raw const program,
-                )
-            })?;
-        }
+        Op::Seccomp(program) => super::seccomp::install(program.as_slice())?,
         Op::BecomeUser(uid, gid, groups) => become_user(*uid, *gid, groups)?,
         Op::SetCapabilities(mask) => set_capabilities(*mask)?,
         Op::Chdir(path) => {

@@ -5,6 +5,7 @@
 pub(crate) mod child;
 pub mod mount;
 pub mod process;
+pub mod seccomp;
 
 pub use nix::errno::Errno;
 
