@@ -141,7 +141,8 @@ pub(super) fn join(base: &Uri, location: &str) -> Option<Uri> {
         let directory = base.path().rsplit_once('/').map_or("", |(head, _)| head);
         format!("{root}{directory}/{location}")
     };
-    parse_url(&absolute)
+    // An empty reference means the same document, which no redirect can want.
+    parse_url(&absolute).filter(|_| !location.is_empty())
 }
 
 /// Writes `text` for use as a value in a query or a form.

@@ -190,28 +190,25 @@ fn serve(
     requests: &Mutex<Vec<Request>>,
 ) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
-    let mut first = [0];
-    // The first byte of TLS.
-    if stream.peek(&mut first)? == 0 || first[0] == 0x16 {
-        return stream.shutdown(Shutdown::Both);
-    }
     let mut writer = stream.try_clone()?;
     let mut reader = BufReader::new(stream);
     while let Some(request) = read_request(&mut reader)? {
         requests.lock().unwrap().push(request.clone());
         let reply = handler(&request);
         if !write_reply(&mut writer, &request, &reply)? {
-            return writer.shutdown(Shutdown::Both);
+            break;
         }
     }
-    Ok(())
+    writer.shutdown(Shutdown::Both)
 }
 
 fn read_request(reader: &mut impl BufRead) -> std::io::Result<Option<Request>> {
-    let mut line = String::new();
-    if reader.read_line(&mut line)? == 0 {
+    // Nothing more, or the first byte of TLS, which is not spoken here.
+    if matches!(reader.fill_buf()?.first(), None | Some(0x16)) {
         return Ok(None);
     }
+    let mut line = String::new();
+    reader.read_line(&mut line)?;
     let mut words = line.split_whitespace().map(str::to_owned);
     let (method, target) = (words.next().unwrap(), words.next().unwrap());
     let mut headers = HashMap::new();
