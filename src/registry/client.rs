@@ -304,6 +304,10 @@ impl Client {
                     session.guard.note(challenge_of(&response));
                     return Ok(endpoint.clone());
                 }
+                // It does speak TLS, so what plain HTTP said is beside the point.
+                Err(failure) if matches!(failure.reason, Reason::Certificate(_)) => {
+                    return Err(failure);
+                }
                 Err(failure) => {
                     first_failure.get_or_insert(failure);
                 }

@@ -83,3 +83,12 @@ fn open_registry(
         _ => handler(request),
     }
 }
+
+#[test]
+fn a_client_is_shared_by_threads_and_a_download_moves_to_another() {
+    fn shared<T: Send + Sync + Clone + 'static>() {}
+    fn moved<T: Send + 'static>() {}
+    shared::<Client>();
+    moved::<BlobReader>();
+    moved::<RegistryError>();
+}
