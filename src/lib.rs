@@ -8,4 +8,5 @@
 pub mod build;
 pub mod cli;
 pub mod image;
+pub mod registry;
 pub mod ui;
