@@ -1,11 +1,13 @@
-# shellcheck shell=bash disable=SC2034
+# shellcheck shell=bash disable=SC2034,SC2317
 # What the scripts in ci/ share. Source it; it runs nothing by itself.
 #
 # Everything but the set-up runs as a non-root user, since kiln is made for one. A script
 # that is called as root calls `rerun_as_test_user`, which makes that user, gives it a copy
 # of the tree and a toolchain that it can read, and starts the same script again as that user.
 
-set -euo pipefail
+set -Eeuo pipefail
+# No script ends without a word.
+trap 'printf "error: %s:%d: exit code %d: %s\n" "${BASH_SOURCE[0]}" "$LINENO" "$?" "$BASH_COMMAND" >&2' ERR
 
 REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 TEST_USER=kiln-test
@@ -49,8 +51,10 @@ is_root() { [ "$(id -u)" -eq 0 ]; }
 missing_packages() {
     local package
     for package in "$@"; do
-        dpkg-query -W -f '${db:Status-Status}\n' "$package" 2>/dev/null | grep -qx installed ||
-            printf '%s\n' "$package"
+        case $(dpkg-query -W -f '${db:Status-Status} ' "$package" 2>/dev/null || true) in
+        *installed*) ;;
+        *) printf '%s\n' "$package" ;;
+        esac
     done
 }
 
@@ -198,8 +202,13 @@ share_toolchain() {
 NETWORK_VARIABLES=(http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY ALL_PROXY
     SSL_CERT_FILE SSL_CERT_DIR CURL_CA_BUNDLE CARGO_HTTP_CAINFO)
 # Switches of the scripts and tests that go through to the user.
-SWITCH_VARIABLES=(CI TERM KILN_STAGE KILN_STAGES KILN_SOAK KILN_TEST_KEEP KILN_TEST_CACHE RUST_BACKTRACE)
+SWITCH_VARIABLES=(CI TERM KILN_STAGE KILN_STAGES KILN_SOAK KILN_TEST_KEEP KILN_TEST_CACHE)
 
+setpriv_test_user() {
+    setpriv --reuid "$TEST_USER" --regid "$TEST_USER" --init-groups --inh-caps=-all -- "$@"
+}
+
+# Runs a command as the user with a clean environment and no input.
 as_test_user() {
     local environment=(
         "HOME=$TEST_HOME" "USER=$TEST_USER" "LOGNAME=$TEST_USER" "LANG=C.UTF-8"
@@ -213,8 +222,7 @@ as_test_user() {
     (
         # The caller's directory may be closed to the user.
         cd "${TEST_DIRECTORY:-/}"
-        exec env -i "${environment[@]}" setpriv --reuid "$TEST_USER" --regid "$TEST_USER" --init-groups \
-            --inh-caps=-all -- "$@" </dev/null
+        setpriv_test_user env -i "${environment[@]}" "$@" </dev/null
     )
 }
 
@@ -237,17 +245,18 @@ copy_tree() {
     as_test_user rm -rf "$to.new"
     as_test_user mkdir -p "$to.new"
     list_tree | tar -C "$REPO" --null --files-from=- --owner=0 --group=0 -cf - |
-        (TEST_DIRECTORY='' as_test_user_with_stdin tar -C "$to.new" --no-same-owner -xf -)
+        (cd / && setpriv_test_user tar -C "$to.new" --no-same-owner -xf -)
     as_test_user rm -rf "$to.old"
     as_test_user sh -c "if [ -e '$to' ]; then mv '$to' '$to.old'; fi; mv '$to.new' '$to'; rm -rf '$to.old'"
 }
 
-as_test_user_with_stdin() {
+# Called as root: sets up, and runs "$@" (a path below the tree, and arguments) as the user.
+rerun_setpriv_test_user() {
     setpriv --reuid "$TEST_USER" --regid "$TEST_USER" --init-groups --inh-caps=-all -- "$@"
 }
 
-# Called as root: sets up, and runs "$@" (a path below the tree, and arguments) as the user.
-rerun_as_test_user() {
+# Runs a command as the user with a clean environment and no input.
+as_test_user() {
     local name tree
     name=$(basename "$REPO")-$(printf %s "$REPO" | sha256sum | cut -c1-8)
     tree=$TEST_HOME/$name/tree
@@ -260,7 +269,8 @@ rerun_as_test_user() {
         install -m 0600 -o "$TEST_USER" -g "$TEST_USER" "$config" "$TEST_HOME/.cargo/config.toml"
     fi
     note "going on as $TEST_USER in $tree"
-    TEST_DIRECTORY=$tree as_test_user env CARGO_TARGET_DIR="$TEST_HOME/$name/target" "$@"
+    # What failed has said so already.
+    TEST_DIRECTORY=$tree as_test_user env CARGO_TARGET_DIR="$TEST_HOME/$name/target" "$@" || exit
 }
 
 # ---- the loopback registry -----------------------------------------------------------------
@@ -282,7 +292,7 @@ YAML
         >"$work/registry.log" 2>&1 </dev/null &
     REGISTRY_PID=$!
     for ((waited = 0; waited < 200; waited++)); do
-        REGISTRY=$(sed -nE 's/.*listening on (127\.0\.0\.1:[0-9]+).*/\1/p' "$work/registry.log" | head -n 1)
+        REGISTRY=$(sed -nE 's/.*listening on (127\.0\.0\.1:[0-9]+).*/\1/p' "$work/registry.log")
         [ -z "$REGISTRY" ] || return 0
         kill -0 "$REGISTRY_PID" 2>/dev/null || break
         sleep 0.05
