@@ -1,4 +1,4 @@
-# shellcheck shell=bash disable=SC2034,SC2317
+# shellcheck shell=bash disable=SC2034
 # What the scripts in ci/ share. Source it; it runs nothing by itself.
 #
 # Everything but the set-up runs as a non-root user, since kiln is made for one. A script
@@ -221,7 +221,7 @@ as_test_user() {
     done
     (
         # The caller's directory may be closed to the user.
-        cd "${TEST_DIRECTORY:-/}"
+        cd "${TEST_DIRECTORY:-/}" || exit
         setpriv_test_user env -i "${environment[@]}" "$@" </dev/null
     )
 }
@@ -251,12 +251,7 @@ copy_tree() {
 }
 
 # Called as root: sets up, and runs "$@" (a path below the tree, and arguments) as the user.
-rerun_setpriv_test_user() {
-    setpriv --reuid "$TEST_USER" --regid "$TEST_USER" --init-groups --inh-caps=-all -- "$@"
-}
-
-# Runs a command as the user with a clean environment and no input.
-as_test_user() {
+rerun_as_test_user() {
     local name tree
     name=$(basename "$REPO")-$(printf %s "$REPO" | sha256sum | cut -c1-8)
     tree=$TEST_HOME/$name/tree
