@@ -1,1 +1,3 @@
 //! System calls that nix lacks, as safe functions. The only place with `unsafe`.
+
+pub mod file;
