@@ -1,4 +1,5 @@
 //! System calls that nix lacks, as safe functions. The only place with `unsafe`.
+<<<<<<< HEAD
 //!
 //! Every function here is a thin shell over one call; what it means is decided above.
 
@@ -17,3 +18,7 @@ fn check(result: libc::c_long) -> Result<libc::c_long, Errno> {
         Ok(result)
     }
 }
+=======
+
+pub mod file;
+>>>>>>> h-layer

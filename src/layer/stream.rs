@@ -1,0 +1,268 @@
+//! The tar stream of a layer directory: a pure function of the directory and of what is
+//! omitted. Sorted, whole seconds, no names of owners.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::os::unix::fs::FileExt as _;
+
+use super::dir::{Found, LayerDir};
+use super::header::{self, Fields};
+use super::stat::{Device, FileKind, Stat, Timestamp};
+use super::xattr::Xattrs;
+use super::{Call as _, ContentId, LayerError, Omit, copy, escape, path, whiteout};
+
+/// What a stream held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamStats {
+    /// The hash of the stream without mtimes.
+    pub content_id: ContentId,
+    /// The number of entries, deletions included.
+    pub entries: u64,
+    /// The bytes of all regular files, hard links counted once.
+    pub size_bytes: u64,
+    /// How many of them lie in holes, and were written as zeros.
+    pub hole_bytes: u64,
+    /// The length of the stream.
+    pub stream_bytes: u64,
+}
+
+/// Writes the layer's tar stream, and returns what it held.
+pub fn write_tar(
+    layer: &LayerDir,
+    omit: &Omit,
+    out: &mut dyn Write,
+) -> Result<StreamStats, LayerError> {
+    let mut sink = Sink {
+        out,
+        hasher: blake3::Hasher::new(),
+        stats: StreamStats {
+            content_id: ContentId([0; 32]),
+            entries: 0,
+            size_bytes: 0,
+            hole_bytes: 0,
+            stream_bytes: 0,
+        },
+        first_names: HashMap::new(),
+    };
+    if !omit.root
+        && let Found::Entry(stat) = layer.find(b"")?
+    {
+        sink.entry(layer, b"", &stat, Form::Plain)?;
+    }
+    // What comes next is on top.
+    let mut pending = children(layer, omit, b"")?;
+    while let Some((path, found)) = pending.pop() {
+        match found {
+            Found::Nothing => {}
+            Found::Whiteout => sink.whiteout(&path)?,
+            Found::Entry(stat) => {
+                let opaque =
+                    stat.is_dir() && !omit.opaque.contains(&path) && layer.is_opaque(&path)?;
+                let form = if opaque { Form::Opaque } else { Form::Plain };
+                sink.entry(layer, &path, &stat, form)?;
+                if stat.is_dir() {
+                    pending.extend(children(layer, omit, &path)?);
+                }
+            }
+        }
+    }
+    sink.finish()
+}
+
+/// Returns the entries of a directory, last one first: other entries by name, then deletions,
+/// which have to precede them.
+fn children(
+    layer: &LayerDir,
+    omit: &Omit,
+    parent: &[u8],
+) -> Result<Vec<(Vec<u8>, Found)>, LayerError> {
+    let mut entries = Vec::new();
+    for name in layer.list(parent)? {
+        let path = path::join(parent, &name);
+        if path.len() > path::MAX_PATH {
+            return Err(LayerError::NameTooLong(escape(&path)));
+        }
+        if omit.entries.contains(&path) {
+            continue;
+        }
+        let found = match layer.find(&path)? {
+            // No tar can hold a socket, but what it replaced is gone.
+            Found::Entry(stat) if stat.kind == FileKind::Socket => Found::Whiteout,
+            found => found,
+        };
+        entries.push((path, found));
+    }
+    let whiteouts_first = |entry: &(Vec<u8>, Found)| !matches!(entry.1, Found::Whiteout);
+    entries.sort_by_key(whiteouts_first);
+    entries.reverse();
+    Ok(entries)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Plain,
+    Opaque,
+}
+
+struct Sink<'w> {
+    out: &'w mut dyn Write,
+    /// Sees the stream with all times zero.
+    hasher: blake3::Hasher,
+    stats: StreamStats,
+    /// The first name of each inode that has several.
+    first_names: HashMap<(u64, u64), Vec<u8>>,
+}
+
+impl Sink<'_> {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), LayerError> {
+        self.out.write_all(bytes).map_err(LayerError::Write)?;
+        self.stats.stream_bytes += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn header(&mut self, fields: &Fields<'_>) -> Result<(), LayerError> {
+        self.write(&header::encode(fields, true))?;
+        self.hasher.update(&header::encode(fields, false));
+        self.stats.entries += 1;
+        Ok(())
+    }
+
+    fn data(&mut self, bytes: &[u8]) -> Result<(), LayerError> {
+        self.write(bytes)?;
+        self.hasher.update(bytes);
+        Ok(())
+    }
+
+    /// Writes a deletion of `path`.
+    fn whiteout(&mut self, path: &[u8]) -> Result<(), LayerError> {
+        let (parent, name) = path::split(path);
+        let mark = path::join(parent, &[whiteout::PREFIX, name].concat());
+        self.mark(&mark)
+    }
+
+    fn mark(&mut self, path: &[u8]) -> Result<(), LayerError> {
+        self.header(&Fields {
+            path,
+            flag: b'0',
+            mode: 0,
+            uid: 0,
+            gid: 0,
+            size: 0,
+            mtime: Timestamp::default(),
+            link: b"",
+            device: Device::default(),
+            xattrs: &Xattrs::new(),
+        })
+    }
+
+    fn entry(
+        &mut self,
+        layer: &LayerDir,
+        path: &[u8],
+        stat: &Stat,
+        form: Form,
+    ) -> Result<(), LayerError> {
+        if stat.nlink > 1 && !stat.is_dir() {
+            let inode = (stat.dev, stat.ino);
+            if let Some(first) = self.first_names.get(&inode).cloned() {
+                return self.plain(path, b'1', stat, &first, &Xattrs::new());
+            }
+            self.first_names.insert(inode, path.to_vec());
+        }
+        let xattrs = layer.xattrs(path)?;
+        match stat.kind {
+            FileKind::Directory => {
+                let name = if path.is_empty() { b"." } else { path };
+                self.plain(&[name, b"/"].concat(), b'5', stat, b"", &xattrs)?;
+                if form == Form::Opaque {
+                    self.mark(&path::join(path, whiteout::OPAQUE))?;
+                }
+                Ok(())
+            }
+            FileKind::File => {
+                self.plain(path, b'0', stat, b"", &xattrs)?;
+                self.content(layer, path, stat.size)
+            }
+            FileKind::Symlink => {
+                let target = layer.read_link(path)?;
+                self.plain(path, b'2', stat, &target, &xattrs)
+            }
+            FileKind::CharDevice => self.plain(path, b'3', stat, b"", &xattrs),
+            FileKind::BlockDevice => self.plain(path, b'4', stat, b"", &xattrs),
+            FileKind::Fifo => self.plain(path, b'6', stat, b"", &xattrs),
+            FileKind::Socket => Ok(()),
+        }
+    }
+
+    fn plain(
+        &mut self,
+        path: &[u8],
+        flag: u8,
+        stat: &Stat,
+        link: &[u8],
+        xattrs: &Xattrs,
+    ) -> Result<(), LayerError> {
+        self.header(&Fields {
+            path,
+            flag,
+            mode: if flag == b'2' { 0o777 } else { stat.mode },
+            uid: stat.uid,
+            gid: stat.gid,
+            size: if flag == b'0' { stat.size } else { 0 },
+            mtime: stat.mtime,
+            link,
+            device: stat.rdev,
+            xattrs,
+        })
+    }
+
+    fn content(&mut self, layer: &LayerDir, path: &[u8], size: u64) -> Result<(), LayerError> {
+        if size == 0 {
+            return Ok(());
+        }
+        let file = layer.open_file(path)?;
+        let capacity = usize::try_from(size).unwrap_or(usize::MAX).min(128 * 1024);
+        let mut buffer = vec![0; capacity];
+        let mut at = 0;
+        while let Some(run) = copy::next_run(&file, at, size).call("lseek", path)? {
+            self.zeros(run.start - at)?;
+            at = run.start;
+            while at < run.end {
+                let want = usize::try_from(run.end - at)
+                    .unwrap_or(usize::MAX)
+                    .min(capacity);
+                file.read_exact_at(&mut buffer[..want], at)
+                    .map_err(|error| match error.kind() {
+                        std::io::ErrorKind::UnexpectedEof => LayerError::Changed(escape(path)),
+                        _ => LayerError::Read(error),
+                    })?;
+                self.data(&buffer[..want])?;
+                at += want as u64;
+            }
+        }
+        self.zeros(size - at)?;
+        self.stats.size_bytes += size;
+        let padding = size.next_multiple_of(512) - size;
+        self.data(&[0; 512][..usize::try_from(padding).unwrap_or(0)])
+    }
+
+    fn zeros(&mut self, mut count: u64) -> Result<(), LayerError> {
+        static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+        self.stats.hole_bytes += count;
+        while count > 0 {
+            let part = usize::try_from(count)
+                .unwrap_or(usize::MAX)
+                .min(ZEROS.len());
+            self.data(&ZEROS[..part])?;
+            count -= part as u64;
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<StreamStats, LayerError> {
+        self.data(&[0; 1024])?;
+        self.out.flush().map_err(LayerError::Write)?;
+        self.stats.content_id = ContentId(*self.hasher.finalize().as_bytes());
+        Ok(self.stats)
+    }
+}
