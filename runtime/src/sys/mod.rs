@@ -1,9 +1,9 @@
 //! System calls that nix lacks, as safe functions. The only place with `unsafe`.
-<<<<<<< HEAD
 //!
 //! Every function here is a thin shell over one call; what it means is decided above.
 
 pub(crate) mod child;
+pub mod file;
 pub mod mount;
 pub mod process;
 pub mod seccomp;
@@ -18,7 +18,3 @@ fn check(result: libc::c_long) -> Result<libc::c_long, Errno> {
         Ok(result)
     }
 }
-=======
-
-pub mod file;
->>>>>>> h-layer
