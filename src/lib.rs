@@ -6,4 +6,6 @@
 #![forbid(unsafe_code)]
 
 pub mod cli;
+pub mod context;
+pub mod dockerfile;
 pub mod image;
