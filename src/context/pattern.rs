@@ -113,12 +113,10 @@ impl Pattern {
         while let Some(unit) = take(&mut rest) {
             next.fill(false);
             let mut alive = false;
-            for at in 0..end {
-                if !states[at] {
-                    continue;
-                }
+            let live = self.tokens.iter().enumerate().filter(|(at, _)| states[*at]);
+            for (at, token) in live {
                 let slash = unit == Unit::from(b'/');
-                let to = match &self.tokens[at] {
+                let to = match token {
                     Token::One(own) if *own == unit => at + 1,
                     Token::Any if !slash => at + 1,
                     Token::Star if !slash => at,
@@ -148,15 +146,17 @@ impl Pattern {
     }
 
     /// Marks a state, and those that it reaches without eating anything.
-    fn enter(&self, states: &mut [bool], at: usize) {
-        states[at] = true;
-        match self.tokens.get(at) {
-            Some(Token::Star | Token::Rest) => self.enter(states, at + 1),
-            Some(Token::Tree) => {
-                states[at + 1] = true;
-                self.enter(states, at + 2);
+    fn enter(&self, states: &mut [bool], mut at: usize) {
+        while !states[at] {
+            states[at] = true;
+            match self.tokens.get(at) {
+                Some(Token::Star | Token::Rest) => at += 1,
+                Some(Token::Tree) => {
+                    states[at + 1] = true;
+                    at += 2;
+                }
+                _ => return,
             }
-            _ => {}
         }
     }
 }
@@ -303,5 +303,7 @@ mod tests {
     fn many_stars_take_no_exponential_time() {
         let pattern = Pattern::parse("*a".repeat(50).as_bytes()).unwrap();
         assert!(!pattern.matches(("a".repeat(4000) + "b").as_bytes()));
+        let pattern = Pattern::parse_tree("**/".repeat(100_000).as_bytes()).unwrap();
+        assert!(pattern.matches(b"a/b"));
     }
 }

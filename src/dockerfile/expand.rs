@@ -555,7 +555,7 @@ mod tests {
     fn words_are_split_after_expansion() {
         let cases: [(&str, &[&str]); 7] = [
             ("a b", &["a", "b"]),
-            ("x${SPACES}y", &["x", "ab", "cy"]),
+            ("x${SPACES}y", &["x", "ab", "c", "y"]),
             ("x\"${SPACES}\"y", &["x  ab c y"]),
             ("a\\ b", &["a b"]),
             ("$NONE", &[]),

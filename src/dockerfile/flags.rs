@@ -1,5 +1,7 @@
 //! The `--name=value` words between an instruction's name and its arguments.
 
+use std::collections::BTreeSet;
+
 use super::lexer::Slice;
 use super::suggest::did_you_mean;
 use super::{Diagnostic, Span, Word};
@@ -59,7 +61,8 @@ impl Flags {
     /// kind.
     pub(super) fn check(&self, instruction: &str, known: &[(&str, Kind)]) -> Vec<Diagnostic> {
         let mut errors = Vec::new();
-        for (index, flag) in self.0.iter().enumerate() {
+        let mut seen = BTreeSet::new();
+        for flag in &self.0 {
             let name = &flag.name;
             let shown: String = name.chars().take(60).collect();
             let Some((_, kind)) = known.iter().find(|(known, _)| known == name) else {
@@ -74,7 +77,7 @@ impl Flags {
                 errors.push(Diagnostic::new(flag.span, message).maybe_hinted(hint));
                 continue;
             };
-            let seen = self.0[..index].iter().any(|other| other.name == *name);
+            let seen = !seen.insert(name);
             let value = flag.value.as_ref().map(|v| v.text.to_ascii_lowercase());
             let message = match (kind, value.as_deref()) {
                 (Kind::Bool | Kind::Text, _) if seen => format!("--{name} is given twice"),

@@ -114,7 +114,7 @@ pub enum InstructionKind {
     Shell(Vec<String>),
     /// Sets the signal that stops a container, see [`super::parse_signal`].
     StopSignal(Word),
-    /// Sets the user.
+    /// Sets the user, see [`super::UserSpec`].
     User(Word),
     /// Names volumes.
     Volume(Vec<Word>),
@@ -275,7 +275,7 @@ pub struct Files {
     pub sources: Vec<SourceArg>,
     /// Where to.
     pub destination: Word,
-    /// `--chown`, see [`super::Chown`].
+    /// `--chown`, see [`super::UserSpec`].
     pub chown: Option<Word>,
     /// `--chmod`, see [`super::Chmod`].
     pub chmod: Option<Word>,

@@ -18,13 +18,13 @@ mod heredoc;
 mod instruction;
 mod lexer;
 mod mount;
-mod ownership;
 mod parser;
 mod plan;
 mod ports;
 mod scope;
 mod source;
 pub(crate) mod suggest;
+mod user_spec;
 
 pub use chmod::{Chmod, ChmodError, Clause};
 pub use diagnostic::{Diagnostic, Diagnostics, excerpt};
@@ -37,9 +37,9 @@ pub use instruction::{
     Invocation, KeyValue, Network, OnBuild, Run, Security, SourceArg, Stage,
 };
 pub use mount::{Mount, MountError, MountKind, MountSpec, Sharing};
-pub use ownership::{Chown, ChownError, Id};
 pub use parser::{parse, parse_onbuild_trigger};
 pub use plan::{BaseRef, Plan, PlannedStage};
 pub use ports::{PortError, SignalError, parse_ports, parse_signal};
 pub use scope::Scope;
 pub use source::{Source, Span};
+pub use user_spec::{Id, UserSpec, UserSpecError};

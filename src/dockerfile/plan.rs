@@ -523,8 +523,30 @@ mod tests {
 
     #[test]
     fn later_stages_and_cycles_are_errors() {
-        let later = error("FROM a\nCOPY --from=b / /\nFROM a AS b\nFROM 0\nFROM a AS c");
-        assert_eq!(later.message, "x");
+        let cases = [
+            (
+                "FROM a AS x\nCOPY --from=b / /\nFROM a AS b\nFROM x",
+                "stage b is defined after stage x",
+            ),
+            (
+                "FROM a\nRUN --mount=target=/x,from=1 true\nFROM a\nCOPY --from=0 / /",
+                "circular dependency: stage-0 needs stage-1, which needs stage-0",
+            ),
+            (
+                "FROM a AS x\nCOPY --from=y / /\nFROM x AS y",
+                "circular dependency: x needs y, which needs x",
+            ),
+            (
+                "FROM a AS x\nCOPY --from=X / /",
+                "stage x can't copy or mount from itself",
+            ),
+            ("FROM a\nCOPY --from=3 / /", "there is no stage 3"),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(error(text).message, expected, "{text}");
+        }
+        // What is not needed does no harm.
+        assert_eq!(plan("FROM a\nCOPY --from=b / /\nFROM a AS b").order, [1]);
     }
 
     #[test]
@@ -578,8 +600,8 @@ mod tests {
             let hint = error(text).hint.unwrap_or_default();
             assert!(hint.contains(expected), "{text}: {hint}");
         }
-        let finding = error("FROM ${X:?no base}");
-        assert_eq!(finding.message, "X: no base");
+        let finding = error("FROM ${X:?unset}");
+        assert_eq!(finding.message, "X: unset");
     }
 
     #[test]

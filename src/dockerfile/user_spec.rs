@@ -1,4 +1,4 @@
-//! `--chown` of COPY and ADD, read after expansion.
+//! `user[:group]`, as USER and `--chown` have it, read after expansion.
 
 /// A user or group as it is written: a number, or a name to be looked up in the image.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -9,32 +9,32 @@ pub enum Id {
     Name(String),
 }
 
-/// Owners of files. `55` means group 55 too; `name` means that user's primary group; `:`
-/// means nothing at all.
+/// A user and a group, each of which may be missing. What a missing group means depends:
+/// `--chown=55` is group 55 too, `USER 55` is the group that passwd has, or 0.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Chown {
+pub struct UserSpec {
     /// The part before the colon.
     pub user: Option<Id>,
     /// The part behind the colon.
     pub group: Option<Id>,
 }
 
-/// A `--chown` that can't be read.
+/// A user or owner that can't be read.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("invalid owner {0:?}")]
-pub struct ChownError(pub String);
+#[error("invalid user {0:?}")]
+pub struct UserSpecError(pub String);
 
-impl ChownError {
-    /// Returns what an owner looks like.
+impl UserSpecError {
+    /// Returns what it looks like.
     pub fn hint(&self) -> Option<String> {
-        Some("an owner is user, user:group or :group, by name or number".to_owned())
+        Some("write user, user:group or :group, by name or number".to_owned())
     }
 }
 
-impl Chown {
+impl UserSpec {
     /// Reads `[user][:[group]]`.
-    pub fn parse(text: &str) -> Result<Chown, ChownError> {
-        let error = || ChownError(text.chars().take(100).collect());
+    pub fn parse(text: &str) -> Result<UserSpec, UserSpecError> {
+        let error = || UserSpecError(text.chars().take(100).collect());
         let (user, group) = text.split_once(':').unwrap_or((text, ""));
         let id = |part: &str| match part {
             "" => Ok(None),
@@ -46,7 +46,7 @@ impl Chown {
             }
             part => Ok(Some(Id::Name(part.to_owned()))),
         };
-        Ok(Chown {
+        Ok(UserSpec {
             user: id(user)?,
             group: id(group)?,
         })
@@ -74,8 +74,8 @@ mod tests {
             ("a b", None),
         ];
         for (text, expected) in cases {
-            let expected = expected.map(|(user, group)| Chown { user, group });
-            assert_eq!(Chown::parse(text).ok(), expected, "{text}");
+            let expected = expected.map(|(user, group)| UserSpec { user, group });
+            assert_eq!(UserSpec::parse(text).ok(), expected, "{text}");
         }
     }
 }
