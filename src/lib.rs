@@ -6,11 +6,16 @@
 //! ARCHITECTURE.md is the map.
 #![forbid(unsafe_code)]
 
+pub mod archive;
 pub mod build;
 pub mod cli;
 pub mod context;
 pub mod dockerfile;
+pub mod event;
 pub mod image;
 pub mod layer;
 pub mod registry;
+pub mod sandbox;
+pub mod store;
+pub mod transfer;
 pub mod ui;

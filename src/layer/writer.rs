@@ -119,6 +119,7 @@ pub struct LayerWriter<'v> {
     ownership: Ownership,
     pub(super) style: Style,
     now: Timestamp,
+    keep_times: bool,
     /// The directories of this layer: real ones, with real parents.
     known: BTreeMap<Vec<u8>, DirState>,
     /// The parent of the last entry, which most often is that of the next one.
@@ -147,6 +148,7 @@ impl<'v> LayerWriter<'v> {
             ownership,
             style: Style::Copy,
             now,
+            keep_times: false,
             known: BTreeMap::from([(Vec::new(), root)]),
             parent: None,
             whiteouts: BTreeSet::new(),
@@ -162,6 +164,13 @@ impl<'v> LayerWriter<'v> {
     /// Sets the time of what is created and of directories that get new entries.
     pub fn with_now(mut self, now: Timestamp) -> LayerWriter<'v> {
         self.now = now;
+        self
+    }
+
+    /// Lets directories that get new entries keep their times: for mount points, which are to
+    /// leave no trace.
+    pub fn keep_times(mut self) -> LayerWriter<'v> {
+        self.keep_times = true;
         self
     }
 
@@ -258,6 +267,7 @@ impl<'v> LayerWriter<'v> {
         if self.style != Style::Layer
             && let Some(state) = self.known.get_mut(parent)
             && let DirTime::Below(_) = state.time
+            && !self.keep_times
         {
             state.time = DirTime::Given(self.now);
         }
@@ -327,6 +337,7 @@ impl<'v> LayerWriter<'v> {
                     if self.style != Style::Layer
                         && let Some(state) = self.known.get_mut(parent)
                         && let DirTime::Below(_) = state.time
+                        && !self.keep_times
                     {
                         state.time = DirTime::Given(self.now);
                     }
