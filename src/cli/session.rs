@@ -10,7 +10,7 @@ use super::{CliError, Result, interrupt};
 use crate::image::{Digest, Platform};
 use crate::layer::Ownership;
 use crate::registry::{
-    Client, ClientOptions, CredentialPaths, Credentials, HelperRunner, RetryPolicy,
+    Client, ClientOptions, CredentialPaths, Credentials, CredentialsError, HelperRunner,
 };
 use crate::store::{Form, Lock, Session, Store};
 
@@ -79,12 +79,19 @@ impl Workshop {
 
     /// Returns a client of registries with the user's credentials.
     pub(super) fn client(&self, insecure: bool) -> Result<Client> {
+        Ok(self.registry_client(insecure)?)
+    }
+
+    /// As [`Workshop::client`], with the error as it is.
+    pub(super) fn registry_client(
+        &self,
+        insecure: bool,
+    ) -> std::result::Result<Client, CredentialsError> {
         let credentials = Credentials::load(&CredentialPaths::from_environment())?
             .with_helpers(Arc::new(OnHost(self.builder.clone())));
         Ok(Client::new(ClientOptions {
             insecure,
             credentials,
-            retry: RetryPolicy::default(),
             ..ClientOptions::default()
         }))
     }
@@ -166,14 +173,9 @@ impl Workshop {
     pub(super) fn sandboxes(
         &self,
         reporter: &dyn crate::event::Reporter,
-    ) -> Result<crate::sandbox::Sandboxes> {
+    ) -> std::result::Result<crate::sandbox::Sandboxes, crate::sandbox::SandboxError> {
         let overlay = kiln_runtime::OverlayKind::Kernel;
         let _ = reporter;
-        Ok(crate::sandbox::Sandboxes::new(
-            &self.builder,
-            &self.store,
-            &self.session,
-            overlay,
-        )?)
+        crate::sandbox::Sandboxes::new(&self.builder, &self.store, &self.session, overlay)
     }
 }

@@ -7,11 +7,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use kiln_runtime::{Builder, Layers, Network, Overlay, OverlayKind};
+use kiln_runtime::{Layers, Network, Overlay, OverlayKind};
 
 use super::SandboxError;
 use crate::layer::{Attributes, LayerWriter, Ownership, UpperKind, View};
-use crate::store::{Session, Stack, Store};
+use crate::store::{Session, Stack};
 
 /// Mount points that every sandbox needs, and whether they are directories.
 const MOUNT_POINTS: [(&str, bool); 5] = [
@@ -45,29 +45,27 @@ pub struct Changes {
 
 impl Root {
     pub(super) fn prepare(
-        builder: &Builder,
-        store: &Store,
-        session: &Arc<Session>,
+        shop: &super::Sandboxes,
         stack: &Stack,
-        kind: OverlayKind,
+        view: &View,
     ) -> Result<Root, SandboxError> {
+        let (session, kind) = (&shop.session, shop.overlay);
         let directory = session.directory()?;
         let mut root = Root {
             directory,
             session: session.clone(),
-            ownership: store.form().ownership,
+            ownership: shop.store.form().ownership,
             overlay: None,
             kind,
         };
         for name in ["staged", "staged/fs", "work", "scratch"] {
             fs::create_dir(root.directory.join(name))?;
         }
-        let view = store.view(stack)?;
         let upper = root.directory.join("staged/fs");
         // The overlay shows the attributes of the upper root as those of its own.
-        copy_root_attributes(&view, &upper, root.ownership)?;
+        copy_root_attributes(view, &upper, root.ownership)?;
         let mut lowers: Vec<PathBuf> = Vec::new();
-        if let Some(stubs) = root.make_mount_points(&view)? {
+        if let Some(stubs) = root.make_mount_points(view)? {
             lowers.push(stubs);
         }
         lowers.extend(stack.layers().iter().rev().map(|layer| layer.fs()));
@@ -77,7 +75,7 @@ impl Root {
             work: &root.directory.join("work"),
             scratch: &root.directory.join("scratch"),
         };
-        root.overlay = Some(Overlay::mount(builder, &layers, kind)?);
+        root.overlay = Some(Overlay::mount(&shop.builder, &layers, kind)?);
         Ok(root)
     }
 

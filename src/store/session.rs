@@ -174,3 +174,20 @@ impl Store {
         }
     }
 }
+
+impl Store {
+    /// Keeps the log of a failed step below `logs/`, where the newest `most` are, and returns
+    /// where it is.
+    pub fn keep_log(&self, path: &Path, most: usize) -> Option<PathBuf> {
+        let logs = self.dir("logs");
+        fs::create_dir_all(&logs).ok()?;
+        let target = logs.join(format!("{}.log", unique_name()));
+        fs::rename(path, &target).ok()?;
+        // Names begin with the time.
+        let names = super::files::names(&logs).unwrap_or_default();
+        for old in names.iter().take(names.len().saturating_sub(most)) {
+            let _ = fs::remove_file(logs.join(old));
+        }
+        Some(target)
+    }
+}
