@@ -8,12 +8,20 @@ use super::header::{self, Fields};
 use super::stat::{Device, Timestamp};
 use super::*;
 
-/// Returns the ownership with which the caller can hold any image.
+/// Returns the ownership with which the caller can hold any image: as root, as any user, or
+/// within a builder's namespace.
 pub fn ownership() -> Ownership {
-    if nix::unistd::geteuid().is_root() {
-        Ownership::Real
-    } else {
-        Ownership::Single
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap();
+    let counts = map
+        .lines()
+        .filter_map(|line| line.split_whitespace().last());
+    let mapped: u64 = counts.filter_map(|count| count.parse::<u64>().ok()).sum();
+    match nix::unistd::geteuid().is_root() {
+        true if mapped > 1 << 31 => Ownership::Real,
+        true if mapped > 1 => Ownership::Shifted {
+            count: u32::try_from(mapped - 1).unwrap(),
+        },
+        _ => Ownership::Single,
     }
 }
 
