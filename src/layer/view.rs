@@ -358,3 +358,6 @@ pub(super) fn resolve_with(
     }
     Ok(done)
 }
+
+#[cfg(test)]
+mod tests;
