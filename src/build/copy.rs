@@ -169,11 +169,13 @@ impl Build<'_> {
         for word in &files.excludes {
             patterns.push(state.scope.expand(word)?);
         }
-        let excludes = IgnoreFile::from_patterns(patterns.iter().map(String::as_bytes), "--exclude")
-            .map_err(|error| Trouble::Message {
-                text: error.to_string(),
-                hint: error.hint(),
-            })?;
+        let excludes =
+            IgnoreFile::from_patterns(patterns.iter().map(String::as_bytes), "--exclude").map_err(
+                |error| Trouble::Message {
+                    text: error.to_string(),
+                    hint: error.hint(),
+                },
+            )?;
         let mut items = Vec::new();
         for source in &files.sources {
             match source {
