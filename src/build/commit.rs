@@ -80,9 +80,12 @@ impl Build<'_> {
         let meta = LayerMeta {
             diff_id: DiffId(sink.0.finish()),
             content_id: Some(stats.content_id),
-            omit: changes.omit,
+            omit: changes.omit.clone(),
             overrides: changes.overrides,
-            self_contained: changes.self_contained,
+            // What is in the tree and not in the stream holds on top of this very stack only.
+            self_contained: changes.self_contained
+                && changes.omit.entries.is_empty()
+                && changes.omit.opaque.is_empty(),
             size: stats.size_bytes,
             entries: stats.entries,
         };

@@ -1,5 +1,6 @@
 //! A writable root over a stack of layers.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -68,7 +69,17 @@ impl Root {
         if let Some(stubs) = root.make_mount_points(view)? {
             lowers.push(stubs);
         }
-        lowers.extend(stack.layers().iter().rev().map(|layer| layer.fs()));
+        // A layer may be there twice (all empty ones are the same), and overlayfs refuses that.
+        // The topmost is enough: whatever a lower one would show, that one shows above it.
+        let mut seen = BTreeSet::new();
+        lowers.extend(
+            stack
+                .layers()
+                .iter()
+                .rev()
+                .map(|layer| layer.fs())
+                .filter(|fs| seen.insert(fs.clone())),
+        );
         let layers = Layers {
             lowers: &lowers,
             upper: &upper,
