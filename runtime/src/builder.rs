@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::Signal;
 
 use crate::error::Error;
 use crate::host::HostHelper;
 use crate::spawner::Spawner;
 use crate::subid::{IdKind, IdMap, Subids};
+use crate::sys::process;
 
 /// The builder's namespace, which this process is in. Starts steps.
 #[derive(Clone)]
@@ -39,9 +41,11 @@ impl Builder {
     /// [`Error::SubordinateIds`], [`Error::MissingProgram`] or [`Error::IdMapRefused`] where
     /// the host does not allow it.
     pub fn enter() -> Result<Builder, Error> {
-        if crate::sys::process::thread_count() != 1 {
+        if process::thread_count() != 1 {
             return Err(Error::Threads);
         }
+        // Who ignores it can't wait for a child, and the disposition is inherited.
+        process::stop_ignoring(Signal::SIGCHLD);
         let host = HostHelper::start()?;
         let (uids, gids) = find_maps(&host)?;
         if disabled("userns") {

@@ -2,6 +2,7 @@
 //! directory.
 
 use std::ffi::CString;
+use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -181,6 +182,9 @@ fn fuse(builder: &Builder, layers: &Layers<'_>) -> Result<Overlay, Error> {
     link("work", layers.work).map_err(trouble("symlink"))?;
     let mountpoint = std::path::absolute(mountpoint).map_err(trouble("merged"))?;
     let before = device_of(&mountpoint)?;
+    // A file and not a pipe: nobody reads while it runs, and a full pipe would stop it.
+    let log = layers.scratch.join("fuse-overlayfs.log");
+    let stderr = std::fs::File::create(&log).map_err(trouble("log"))?;
     let mut command = Command::new("fuse-overlayfs");
     command
         .current_dir(&links)
@@ -190,7 +194,7 @@ fn fuse(builder: &Builder, layers: &Layers<'_>) -> Result<Overlay, Error> {
         .arg(&mountpoint)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(Stdio::piped());
+        .stderr(stderr);
     let spawned = builder
         .spawner()
         .run(move || process::die_with_parent(&mut command).spawn());
@@ -210,11 +214,9 @@ fn fuse(builder: &Builder, layers: &Layers<'_>) -> Result<Overlay, Error> {
         if ended || Instant::now() > deadline {
             let _ = child.kill();
             let _ = child.wait();
-            let mut text = String::new();
-            if let Some(mut stderr) = child.stderr.take() {
-                use std::io::Read;
-                let _ = stderr.by_ref().take(4096).read_to_string(&mut text);
-            }
+            let mut text = Vec::new();
+            let _ = std::fs::File::open(&log).and_then(|f| f.take(4096).read_to_end(&mut text));
+            let text = String::from_utf8_lossy(&text);
             return Err(Error::Fuse(text.trim().to_owned()));
         }
         std::thread::sleep(Duration::from_millis(1));
