@@ -89,7 +89,7 @@ impl Builder {
 }
 
 /// Finds out which ids the caller has.
-fn find_maps(host: &HostHelper) -> Result<(IdMap, IdMap), Error> {
+pub(crate) fn find_maps(host: &HostHelper) -> Result<(IdMap, IdMap), Error> {
     let (uid, gid) = (nix::unistd::getuid(), nix::unistd::getgid());
     let user = match nix::unistd::User::from_uid(uid) {
         Ok(Some(user)) => user.name,

@@ -64,6 +64,9 @@ pub enum Error {
     /// fuse-overlayfs did not mount.
     #[error("fuse-overlayfs could not mount: {0}")]
     Fuse(String),
+    /// `KILN_OVERLAY` is neither `kernel` nor `fuse`.
+    #[error("KILN_OVERLAY is {0:?}, and may be \"kernel\" or \"fuse\"")]
+    OverlaySetting(String),
     /// A value that has a NUL byte in it.
     #[error("{0} contains a NUL byte")]
     NulByte(&'static str),

@@ -12,6 +12,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::mount::{MntFlags, umount2};
 use nix::sys::stat::Mode;
+use serde::{Deserialize, Serialize};
 
 use crate::builder::Builder;
 use crate::error::Error;
@@ -19,7 +20,8 @@ use crate::sys::mount::{self, Attributes, FsContext};
 use crate::sys::process;
 
 /// Who merges the layers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum OverlayKind {
     /// The kernel.
     #[default]

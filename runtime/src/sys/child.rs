@@ -167,11 +167,11 @@ struct OpenHow {
 }
 
 /// Opens a target below the root, as a path only. Symbolic links are resolved inside, or
-/// refused where `links` is false.
-fn open_target(root: RawFd, path: &CStr, links: bool) -> Result<RawFd, Errno> {
-    let resolve = libc::RESOLVE_IN_ROOT | if links { 0 } else { libc::RESOLVE_NO_SYMLINKS };
+/// refused where `resolve` says so.
+fn open_target(root: RawFd, path: &CStr, flags: i32, resolve: u64) -> Result<RawFd, Errno> {
+    let resolve = libc::RESOLVE_IN_ROOT | resolve;
     let how = OpenHow {
-        flags: (libc::O_PATH | libc::O_CLOEXEC) as u64,
+        flags: (libc::O_PATH | libc::O_CLOEXEC | flags) as u64,
         mode: 0,
         resolve,
     };
@@ -193,8 +193,8 @@ fn close(fd: RawFd) {
     unsafe { libc::close(fd) };
 }
 
-fn attach_to(root: RawFd, mount: RawFd, target: &CStr, links: bool) -> Result<(), Errno> {
-    let at = open_target(root, target, links)?;
+fn attach_to(root: RawFd, mount: RawFd, target: &CStr) -> Result<(), Errno> {
+    let at = open_target(root, target, 0, 0)?;
     let result = raw_move_mount(mount, at, c"");
     close(at);
     result
@@ -213,14 +213,16 @@ fn mount_new(
         raw_fsconfig(context, key, value.as_deref()).map_err(trouble)?;
     }
     let mount = raw_fsmount(context, attributes).map_err(trouble)?;
-    attach_to(root, mount, target, false)?;
+    let at = open_target(root, target, libc::O_DIRECTORY, libc::RESOLVE_NO_SYMLINKS)?;
+    raw_move_mount(mount, at, c"")?;
+    close(at);
     close(mount);
     close(context);
     Ok(())
 }
 
 fn mask(root: RawFd, target: &CStr, null: RawFd) -> Result<(), Errno> {
-    let at = match open_target(root, target, false) {
+    let at = match open_target(root, target, 0, libc::RESOLVE_NO_SYMLINKS) {
         Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
         other => other?,
     };
@@ -246,7 +248,7 @@ fn mask(root: RawFd, target: &CStr, null: RawFd) -> Result<(), Errno> {
 }
 
 fn make_read_only(root: RawFd, target: &CStr) -> Result<(), Errno> {
-    let at = match open_target(root, target, false) {
+    let at = match open_target(root, target, 0, libc::RESOLVE_NO_SYMLINKS) {
         Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
         other => other?,
     };
@@ -400,10 +402,10 @@ fn perform(op: &Op, at: &mut Position) -> Result<(), Trouble> {
             *base = if path.is_empty() {
                 *root
             } else {
-                open_target(*root, path, false)?
+                open_target(*root, path, libc::O_DIRECTORY, libc::RESOLVE_NO_SYMLINKS)?
             };
         }
-        Op::Attach { mount, target } => attach_to(*base, *mount, target, true)?,
+        Op::Attach { mount, target } => attach_to(*base, *mount, target)?,
         Op::CreateFile(path, mode) => {
             let flags = libc::O_CREAT | libc::O_EXCL | libc::O_CLOEXEC | libc::O_NOFOLLOW;
             // SAFETY: NUL-terminated path.

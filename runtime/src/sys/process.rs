@@ -111,6 +111,59 @@ pub(crate) fn clone_into_namespaces(
     }
 }
 
+/// Tries `clone3(2)`: starts a process that ends at once.
+///
+/// # Errors
+/// ENOSYS or EPERM where a filter of system calls refuses it.
+pub(crate) fn try_clone3() -> Result<(), Errno> {
+    let args = CloneArgs {
+        exit_signal: libc::SIGCHLD as u64,
+        ..CloneArgs::default()
+    };
+    // SAFETY: without CLONE_VM this is a fork, and the child does nothing but end; args is a
+    // struct clone_args of the size passed.
+    unsafe {
+        let pid = check(libc::syscall(
+            libc::SYS_clone3,
+            &raw const args,
+            size_of::<CloneArgs>(),
+        ))?;
+        if pid == 0 {
+            libc::_exit(0);
+        }
+        libc::waitpid(pid as libc::pid_t, std::ptr::null_mut(), 0);
+    }
+    Ok(())
+}
+
+/// Makes one file share the data of another, as copies do on btrfs and xfs. See
+/// `ioctl_ficlone(2)`.
+pub(crate) fn reflink(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Errno> {
+    // SAFETY: both descriptors are open.
+    check(unsafe { libc::ioctl(to.as_raw_fd(), libc::FICLONE, from.as_raw_fd()) }.into())?;
+    Ok(())
+}
+
+/// Sets an extended attribute.
+pub(crate) fn set_xattr(
+    file: BorrowedFd<'_>,
+    name: &std::ffi::CStr,
+    value: &[u8],
+) -> Result<(), Errno> {
+    // SAFETY: the name is NUL-terminated, the value valid for its length.
+    let result = unsafe {
+        libc::fsetxattr(
+            file.as_raw_fd(),
+            name.as_ptr(),
+            value.as_ptr().cast(),
+            value.len(),
+            0,
+        )
+    };
+    check(result.into())?;
+    Ok(())
+}
+
 /// Sends a signal to the process behind a pidfd. See `pidfd_send_signal(2)`.
 ///
 /// # Errors
