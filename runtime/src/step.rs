@@ -8,7 +8,8 @@ use std::os::unix::net::UnixStream;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, fchmod};
+use nix::sys::statfs::{FsType, fstatfs};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 
 use crate::builder::{Builder, disabled};
@@ -208,10 +209,21 @@ fn clone_host(path: &str, recursive: bool) -> Result<OwnedFd, Error> {
         .map_err(|e| Error::call(format!("open_tree({path}, OPEN_TREE_CLONE)"), e))
 }
 
+/// Lets any user open a pipe anew, as `/dev/stdout` does: it belongs to the caller, who is
+/// nobody to the step. Only who has the pipe already finds it (in /proc/self/fd).
+fn let_all_open(fd: &OwnedFd) {
+    const PIPEFS_MAGIC: FsType = FsType(0x5049_5045);
+    if fstatfs(fd).is_ok_and(|fs| fs.filesystem_type() == PIPEFS_MAGIC) {
+        // A pipe of somebody else can still be read and written as it is.
+        let _ = fchmod(fd, Mode::from_bits_truncate(0o666));
+    }
+}
+
 fn compile(spec: Spec, ids: u32, kept: &mut Kept) -> Result<Plan, Error> {
     let root = kept.keep(spec.root)?;
     let mut stdio = [0; 3];
     for (slot, fd) in stdio.iter_mut().zip(spec.stdio) {
+        let_all_open(&fd);
         *slot = kept.keep(fd)?;
     }
     let fs = |fstype, options: &[(&str, &str)], attributes, target: &str| -> Result<Op, Error> {
