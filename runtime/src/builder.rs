@@ -27,7 +27,7 @@ struct Inner {
 }
 
 /// A wish to switch a feature of the kernel off, for tests of what kiln does without it:
-/// `KILN_DISABLE=clone3,landlock,…`.
+/// `KILN_DISABLE=clone3,fsmount,landlock,overlay,userns`.
 pub(crate) fn disabled(feature: &str) -> bool {
     std::env::var("KILN_DISABLE").is_ok_and(|list| list.split(',').any(|f| f.trim() == feature))
 }

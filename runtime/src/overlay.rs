@@ -117,6 +117,9 @@ fn kernel(layers: &Layers<'_>) -> Result<OwnedFd, Error> {
     if crate::builder::disabled("overlay") {
         return Err(Error::call("fsopen(overlay)", Errno::ENODEV));
     }
+    if crate::builder::disabled("fsmount") {
+        return kernel_by_mount(layers);
+    }
     let context = FsContext::open(c"overlay").map_err(|e| Error::call("fsopen(overlay)", e))?;
     let failed = |call: String| {
         let context = &context;
@@ -139,8 +142,15 @@ fn kernel(layers: &Layers<'_>) -> Result<OwnedFd, Error> {
         context.set(key, Some(&value)).map_err(failed(call))?;
         Ok(fd)
     };
-    for lower in layers.lowers {
-        set_dir(c"lowerdir+", lower)?;
+    for (index, lower) in layers.lowers.iter().enumerate() {
+        match set_dir(c"lowerdir+", lower) {
+            // Linux before 6.5 does not know the option.
+            Err(Error::Call {
+                errno: Errno::EINVAL,
+                ..
+            }) if index == 0 => return kernel_by_mount(layers),
+            other => other?,
+        };
     }
     set_dir(c"upperdir", layers.upper)?;
     set_dir(c"workdir", layers.work)?;
@@ -156,33 +166,75 @@ fn kernel(layers: &Layers<'_>) -> Result<OwnedFd, Error> {
     context.mount(Attributes::NONE).map_err(failed(call))
 }
 
-fn fuse(builder: &Builder, layers: &Layers<'_>) -> Result<Overlay, Error> {
-    // Its option syntax splits at colons and commas: short links stand for the paths.
-    let trouble = |what: &str| {
-        let what = what.to_owned();
-        move |e: std::io::Error| Error::Fuse(format!("{what}: {e}"))
+/// Mounts by mount(2), whose options have to fit into a page and split at colons and commas:
+/// short links stand for the paths, relative to a directory that one thread is in.
+fn kernel_by_mount(layers: &Layers<'_>) -> Result<OwnedFd, Error> {
+    for lower in layers.lowers {
+        open_dir(lower)?;
+    }
+    let io = |e: std::io::Error| {
+        let errno = Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO));
+        Error::call(format!("mkdir({}/…)", layers.scratch.display()), errno)
     };
+    let (links, lowerdir, mountpoint) = short_names(layers).map_err(io)?;
+    let options = format!("lowerdir={lowerdir},upperdir=u,workdir=w,userxattr,volatile");
+    let call = format!(
+        "mount(overlay of {} lowers, upper {})",
+        layers.lowers.len(),
+        layers.upper.display()
+    );
+    if options.len() > 4095 {
+        return Err(Error::call(call, Errno::E2BIG));
+    }
+    let target = mountpoint.clone();
+    let mounting = std::thread::spawn(move || {
+        // A working directory of its own.
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_FS)?;
+        nix::unistd::chdir(&links)?;
+        nix::mount::mount(
+            Some("overlay"),
+            &target,
+            Some("overlay"),
+            nix::mount::MsFlags::empty(),
+            Some(options.as_str()),
+        )
+    });
+    let mounted = mounting.join().unwrap_or(Err(Errno::ECHILD));
+    mounted.map_err(|errno| Error::call(call, errno))?;
+    let mount = mount_directory(&mountpoint);
+    let _ = umount2(&mountpoint, MntFlags::MNT_DETACH);
+    mount
+}
+
+/// Makes short links to the directories of an overlay: `u`, `w` and one per lower. Returns
+/// the directory they are in, the lowers joined with colons, and a mount point.
+fn short_names(layers: &Layers<'_>) -> std::io::Result<(PathBuf, String, PathBuf)> {
     let links = layers.scratch.join("links");
-    let mountpoint = layers.scratch.join("merged");
+    let mountpoint = std::path::absolute(layers.scratch.join("merged"))?;
     for dir in [&links, &mountpoint] {
-        std::fs::create_dir(dir).map_err(trouble("mkdir"))?;
+        std::fs::create_dir(dir)?;
     }
     let link = |name: &str, to: &Path| {
         let to = std::path::absolute(to)?;
         std::os::unix::fs::symlink(to, links.join(name))
     };
-    let mut lowerdir = String::new();
+    let mut names = Vec::new();
     for (index, lower) in layers.lowers.iter().enumerate() {
-        let name = format!("l{index}");
-        link(&name, lower).map_err(trouble("symlink"))?;
-        if index > 0 {
-            lowerdir.push(':');
-        }
-        lowerdir.push_str(&name);
+        let name = index.to_string();
+        link(&name, lower)?;
+        names.push(name);
     }
-    link("upper", layers.upper).map_err(trouble("symlink"))?;
-    link("work", layers.work).map_err(trouble("symlink"))?;
-    let mountpoint = std::path::absolute(mountpoint).map_err(trouble("merged"))?;
+    link("u", layers.upper)?;
+    link("w", layers.work)?;
+    Ok((links, names.join(":"), mountpoint))
+}
+
+fn fuse(builder: &Builder, layers: &Layers<'_>) -> Result<Overlay, Error> {
+    let trouble = |what: &str| {
+        let what = what.to_owned();
+        move |e: std::io::Error| Error::Fuse(format!("{what}: {e}"))
+    };
+    let (links, lowerdir, mountpoint) = short_names(layers).map_err(trouble("links"))?;
     let before = device_of(&mountpoint)?;
     // A file and not a pipe: nobody reads while it runs, and a full pipe would stop it.
     let log = layers.scratch.join("fuse-overlayfs.log");
@@ -192,7 +244,7 @@ fn fuse(builder: &Builder, layers: &Layers<'_>) -> Result<Overlay, Error> {
         .current_dir(&links)
         .arg("-f")
         .arg("-o")
-        .arg(format!("lowerdir={lowerdir},upperdir=upper,workdir=work"))
+        .arg(format!("lowerdir={lowerdir},upperdir=u,workdir=w"))
         .arg(&mountpoint)
         .stdin(Stdio::null())
         .stdout(Stdio::null())

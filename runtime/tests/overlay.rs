@@ -30,7 +30,15 @@ impl Drop for Changes {
 
 fn in_overlay(kind: &str, changes: &Changes, lowers: &[&Path], script: &str) -> Run {
     let lowers = std::env::join_paths(lowers).unwrap();
-    run(Command::new(example("run_in_overlay"))
+    let mut command = Command::new(example("run_in_overlay"));
+    let kind = match kind {
+        "kernel-by-mount" => {
+            command.env("KILN_DISABLE", "fsmount");
+            "kernel"
+        }
+        kind => kind,
+    };
+    run(command
         .arg(kind)
         .arg(changes.0.path())
         .arg(lowers)
@@ -96,6 +104,13 @@ fn kernel_overlay_receives_changes_and_lowers_stay() {
 }
 
 #[test]
+fn older_kernels_overlay_receives_changes_and_lowers_stay() {
+    if sandboxes_work() && require("kernel-overlay") {
+        upper_receives_changes_and_lowers_stay("kernel-by-mount");
+    }
+}
+
+#[test]
 #[serial(fuse)]
 fn fuse_overlay_receives_changes_and_lowers_stay() {
     if sandboxes_work() && require("fuse-overlay") {
@@ -146,9 +161,13 @@ fn lower_that_is_missing_is_named() {
 
 #[test]
 fn many_lowers_and_long_paths_are_no_matter() {
-    if !sandboxes_work() || !require("kernel-overlay") {
-        return;
+    if sandboxes_work() && require("kernel-overlay") {
+        many_lowers_and_long_paths("kernel");
+        many_lowers_and_long_paths("kernel-by-mount");
     }
+}
+
+fn many_lowers_and_long_paths(kind: &str) {
     let root = small_root();
     let holder = directory();
     let long = holder.path().join("l".repeat(200)).join("m".repeat(200));
@@ -164,7 +183,7 @@ fn many_lowers_and_long_paths_are_no_matter() {
     lowers.push(root.path());
     let changes = Changes(directory());
     let said = in_overlay(
-        "kernel",
+        kind,
         &changes,
         &lowers,
         "cat /top; echo; ls /file* | { n=0; while read f; do n=$((n+1)); done; echo $n; }",
