@@ -1,8 +1,147 @@
 //! The command line: arguments in, library call, text out. One file per command.
 
+mod build;
+mod doctor;
+mod error;
+mod history;
+mod images;
+mod import;
+mod inspect;
+mod interrupt;
+mod load;
+mod pull;
+mod push;
+mod rmi;
+mod run;
+mod save;
+mod session;
+mod tag;
+mod version;
+
+use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+pub(crate) use error::{CliError, Result};
+
+/// Build container images from Dockerfiles, without root and without a daemon.
+#[derive(Parser)]
+#[command(name = "kiln", version, disable_help_subcommand = true, after_help = EXIT_CODES)]
+struct Arguments {
+    /// The directory of images, layers and the build cache
+    /// [default: $XDG_DATA_HOME/kiln, else ~/.local/share/kiln]
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "KILN_ROOT",
+        hide_env_values = true
+    )]
+    root: Option<PathBuf>,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    it worked
+  1    it failed: the message says what, where, and what to do
+  2    the command line is wrong
+  125  `run`: kiln itself failed      126  the command can't be executed
+  127  the command is not in the image
+  130  interrupted (143: by SIGTERM)
+  N    `run` otherwise ends with the exit code of the command; `build` with 1";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build an image from a Dockerfile
+    Build(Box<build::Arguments>),
+    /// Say what this machine allows, and what would help
+    Doctor(doctor::Arguments),
+    /// Show the history of an image
+    History(history::Arguments),
+    /// List images
+    Images(images::Arguments),
+    /// Make an image from a tar of a root file system
+    Import(import::Arguments),
+    /// Show images as JSON
+    Inspect(inspect::Arguments),
+    /// Load images from an archive or a layout
+    Load(load::Arguments),
+    /// Download an image from a registry
+    Pull(pull::Arguments),
+    /// Upload an image to a registry
+    Push(push::Arguments),
+    /// Remove images
+    Rmi(rmi::Arguments),
+    /// Run a command in an image
+    Run(run::Arguments),
+    /// Save images to an archive or a layout
+    Save(save::Arguments),
+    /// Give an image another name
+    Tag(tag::Arguments),
+    /// Show the version
+    Version(version::Arguments),
+}
 
 /// Parses the arguments, runs the command and returns its exit code.
 pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let code = if error.use_stderr() { 2 } else { 0 };
+            // A closed pipe is no reason to complain.
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    interrupt::block();
+    let root = arguments.root;
+    let result = match arguments.command {
+        Command::Build(arguments) => build::run(&arguments, root),
+        Command::Doctor(arguments) => doctor::run(&arguments, root),
+        Command::History(arguments) => history::run(&arguments, root),
+        Command::Images(arguments) => images::run(&arguments, root),
+        Command::Import(arguments) => import::run(&arguments, root),
+        Command::Inspect(arguments) => inspect::run(&arguments, root),
+        Command::Load(arguments) => load::run(&arguments, root),
+        Command::Pull(arguments) => pull::run(&arguments, root),
+        Command::Push(arguments) => push::run(&arguments, root),
+        Command::Rmi(arguments) => rmi::run(&arguments, root),
+        Command::Run(arguments) => run::run(arguments, root),
+        Command::Save(arguments) => save::run(&arguments, root),
+        Command::Tag(arguments) => tag::run(&arguments, root),
+        Command::Version(arguments) => version::run(&arguments),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            if !interrupt::happened() {
+                error.show();
+            }
+            ExitCode::from(error.code())
+        }
+    }
+}
+
+/// Returns the whole command line interface, for documentation.
+pub fn command() -> clap::Command {
+    Arguments::command()
+}
+
+/// Writes data to standard output.
+fn output(text: &str) -> Result<()> {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        // The reader has seen enough.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+/// Writes a line of data to standard output.
+fn output_line(text: &str) -> Result<()> {
+    output(&format!("{text}\n"))
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::build::event::{Event, Reporter};
+use crate::event::{Event, Reporter};
 
 pub mod diagnostics;
 pub mod failure;
@@ -130,6 +130,17 @@ impl Progress {
         Arc::clone(&self.reporter)
     }
 
+    /// Returns what gives the terminal back from another thread, while this one is lost: for
+    /// the end by a signal.
+    pub fn restorer(&self) -> impl FnOnce() + Send + 'static {
+        let live = self.ticker.as_ref().map(|ticker| Arc::clone(&ticker.live));
+        move || {
+            if let Some(live) = live {
+                live.close();
+            }
+        }
+    }
+
     /// Shows what is still to be shown, and gives the terminal back. A command writes to
     /// standard output, or its error to standard error, only after this.
     pub fn finish(self) {}
@@ -190,8 +201,10 @@ struct Live {
 
 impl Live {
     fn draw(&self) {
-        let frame = lock(&self.screen).0.frame(self.epoch.elapsed(), size());
-        if !frame.is_empty() {
+        let mut screen = lock(&self.screen);
+        let frame = screen.0.frame(self.epoch.elapsed(), size());
+        // Said under the lock: a picture drawn after the end would hide the cursor again.
+        if screen.1 && !frame.is_empty() {
             say(&frame);
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::transfer::Transfer;
 use super::{View, diagnostics, format, text};
-use crate::build::event::{Event, StepId, StepOutcome, Stream, TransferId};
+use crate::event::{Event, StepId, StepOutcome, Stream, TransferId};
 
 /// All transfers together give one line of progress in this time.
 const TRANSFER_PAUSE: Duration = Duration::from_secs(1);
@@ -164,7 +164,7 @@ impl View for Plain {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::build::event::{TransferOutcome, Verb};
+    use crate::event::{TransferOutcome, Verb};
 
     /// Returns what is printed for events at given milliseconds.
     fn plain(events: impl IntoIterator<Item = (u64, Event)>) -> String {

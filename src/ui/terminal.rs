@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::diagnostics::{self, Look};
 use super::transfer::Transfer;
 use super::{format, text};
-use crate::build::event::{Event, StepId, StepOutcome, Stream, TransferId};
+use crate::event::{Event, StepId, StepOutcome, Stream, TransferId};
 
 /// Lines of output shown of a running step.
 const TAIL: usize = 5;

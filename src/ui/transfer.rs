@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{format, text};
-use crate::build::event::{StepId, TransferOutcome, Verb};
+use crate::event::{StepId, TransferOutcome, Verb};
 
 /// The rate is that of the last one to two windows.
 const WINDOW: Duration = Duration::from_secs(2);

@@ -3,6 +3,7 @@
 //! Every function here is a thin shell over one call; what it means is decided above.
 
 pub(crate) mod child;
+pub mod file;
 pub mod mount;
 pub mod process;
 pub mod seccomp;

@@ -3,7 +3,7 @@
 use std::num::NonZeroU16;
 
 use super::*;
-use crate::build::event::{TransferOutcome, Verb};
+use crate::event::{TransferOutcome, Verb};
 
 /// A terminal with a screen on it.
 struct Terminal {

@@ -1,0 +1,103 @@
+//! `kiln history`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::{Result, output, output_line, session};
+use crate::image::ChainId;
+use crate::ui::format;
+
+/// Arguments of `kiln history`.
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    /// A name, or the beginning of an id
+    image: String,
+    /// Don't shorten the instructions
+    #[arg(long)]
+    no_trunc: bool,
+    /// Print the ids only
+    #[arg(short, long)]
+    quiet: bool,
+    /// Print a JSON object per line
+    #[arg(long, value_parser = ["json", "table"])]
+    format: Option<String>,
+}
+
+/// How many columns of an instruction are shown, as in docker.
+const WIDTH: usize = 45;
+
+pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCode> {
+    let store = session::open_store(root)?;
+    let image = store.find(&arguments.image)?;
+    let mut below: Option<ChainId> = None;
+    let mut diff_ids = image.config.rootfs.diff_ids.iter();
+    let mut rows = Vec::new();
+    for entry in &image.config.history {
+        let size = if entry.empty_layer {
+            0
+        } else {
+            diff_ids.next().map_or(0, |diff_id| {
+                let size = store.layer_size(below.as_ref(), diff_id).unwrap_or(0);
+                below = Some(ChainId::extend(below.as_ref(), diff_id));
+                size
+            })
+        };
+        rows.push((entry, size));
+    }
+    // The newest first; only the image itself has an id.
+    let id = if arguments.no_trunc {
+        image.id.to_string()
+    } else {
+        image.id.short().to_owned()
+    };
+    let ids = std::iter::once(id.as_str()).chain(std::iter::repeat("<missing>"));
+    let mut table = format::Table::new(["IMAGE", "CREATED", "CREATED BY", "SIZE", "COMMENT"]);
+    for ((entry, size), id) in rows.into_iter().rev().zip(ids) {
+        if arguments.quiet {
+            output_line(id)?;
+            continue;
+        }
+        let created_by = entry.created_by.clone().unwrap_or_default();
+        let comment = entry.comment.clone().unwrap_or_default();
+        if arguments.format.as_deref() == Some("json") {
+            let line = json!({
+                "Comment": comment,
+                "CreatedAt": entry.created,
+                "CreatedBy": created_by,
+                "CreatedSince": since(entry.created.as_deref()),
+                "ID": id,
+                "Size": format::size(size),
+            });
+            output_line(&line.to_string())?;
+            continue;
+        }
+        let shown = if arguments.no_trunc {
+            created_by
+        } else {
+            format::ellipsis(&created_by, WIDTH)
+        };
+        table.row([
+            id,
+            &since(entry.created.as_deref()),
+            &shown,
+            &format::size(size),
+            &comment,
+        ]);
+    }
+    if !arguments.quiet && arguments.format.as_deref() != Some("json") {
+        output(&table.render())?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Returns how long ago a time was, in docker's words.
+pub(super) fn since(created: Option<&str>) -> String {
+    let Some(created) = created.and_then(|text| text.parse::<jiff::Timestamp>().ok()) else {
+        return "N/A".to_owned();
+    };
+    let elapsed = jiff::Timestamp::now().duration_since(created);
+    format::ago(Duration::try_from(elapsed).unwrap_or_default())
+}

@@ -1,0 +1,60 @@
+//! `kiln push`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use super::session::Workshop;
+use super::{Result, output_line};
+use crate::image::Reference;
+use crate::store::StoreError;
+use crate::transfer::{self, Transfer};
+use crate::ui;
+
+/// Arguments of `kiln push`.
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    /// The image, under the name that it shall have in the registry
+    image: String,
+    /// Say nothing but the digest
+    #[arg(short, long)]
+    quiet: bool,
+    /// How progress is shown
+    #[arg(long, value_enum, default_value_t = ui::Mode::Auto)]
+    progress: ui::Mode,
+    /// Don't check certificates; use plain HTTP where HTTPS fails
+    #[arg(long)]
+    insecure: bool,
+}
+
+pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCode> {
+    let reference: Reference = arguments.image.parse()?;
+    let workshop = Workshop::enter(root)?;
+    let image = workshop.store.find(&arguments.image)?;
+    if workshop.store.reference(&reference)?.is_none() {
+        // An id is no name that a registry could keep it under.
+        return Err(StoreError::NoImage(arguments.image.clone()).into());
+    }
+    let client = workshop.client(arguments.insecure)?;
+    let mode = if arguments.quiet {
+        ui::Mode::Quiet
+    } else {
+        arguments.progress
+    };
+    let progress = workshop.progress(mode);
+    let reporter = progress.reporter();
+    let transfer = Transfer {
+        store: &workshop.store,
+        session: &workshop.session,
+        reporter: &reporter,
+        step: None,
+    };
+    let result = transfer::push(&transfer, &client, &image, &reference);
+    progress.finish();
+    let digest = result?;
+    if arguments.quiet {
+        output_line(&digest.to_string())?;
+    } else {
+        output_line(&format!("{}: digest: {digest}", reference.familiar()))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,181 @@
+//! What most commands begin with: the store, and the builder's namespace where files of
+//! layers are touched.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use kiln_runtime::{Builder, HostHelper};
+
+use super::{CliError, Result, interrupt};
+use crate::image::{Digest, Platform};
+use crate::layer::Ownership;
+use crate::registry::{
+    Client, ClientOptions, CredentialPaths, Credentials, CredentialsError, HelperRunner,
+};
+use crate::store::{Form, Lock, Session, Store};
+
+/// Returns where the store is.
+pub(super) fn store_root(root: Option<PathBuf>) -> Result<PathBuf> {
+    if let Some(root) = root {
+        return Ok(root);
+    }
+    let absolute = |name: &str| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
+    if let Some(data) = absolute("XDG_DATA_HOME") {
+        return Ok(data.join("kiln"));
+    }
+    match absolute("HOME") {
+        Some(home) => Ok(home.join(".local/share/kiln")),
+        None => Err(
+            CliError::message("there is no place for the store: HOME is not set")
+                .hinted("give one with --root or KILN_ROOT"),
+        ),
+    }
+}
+
+/// Opens the store for commands that touch no files of layers.
+pub(super) fn open_store(root: Option<PathBuf>) -> Result<Store> {
+    Ok(Store::open(&store_root(root)?)?)
+}
+
+/// A command's hold on the store, within the builder's namespace.
+pub(super) struct Workshop {
+    pub(super) store: Store,
+    pub(super) builder: Builder,
+    pub(super) session: Arc<Session>,
+    _lease: Lock,
+}
+
+impl Workshop {
+    /// Enters the builder's namespace, opens the store and begins a session. Must come before
+    /// any thread.
+    pub(super) fn enter(root: Option<PathBuf>) -> Result<Workshop> {
+        let root = store_root(root)?;
+        let builder = Builder::enter()?;
+        interrupt::watch();
+        let store = Store::open(&root)?.with_form(form(&builder))?;
+        let lease = store.lease()?;
+        store.sweep()?;
+        let trashed = store.clone();
+        // What is not gone when this process ends is left to the next.
+        std::thread::spawn(move || trashed.empty_trash());
+        let session = Arc::new(store.session()?);
+        let doomed = Arc::downgrade(&session);
+        interrupt::on_interrupt(move || {
+            if let Some(session) = doomed.upgrade() {
+                session.abandon();
+            }
+        });
+        Ok(Workshop {
+            store,
+            builder,
+            session,
+            _lease: lease,
+        })
+    }
+
+    /// Returns a client of registries with the user's credentials.
+    pub(super) fn client(&self, insecure: bool) -> Result<Client> {
+        Ok(self.registry_client(insecure)?)
+    }
+
+    /// As [`Workshop::client`], with the error as it is.
+    pub(super) fn registry_client(
+        &self,
+        insecure: bool,
+    ) -> std::result::Result<Client, CredentialsError> {
+        let credentials = Credentials::load(&CredentialPaths::from_environment())?
+            .with_helpers(Arc::new(OnHost(self.builder.clone())));
+        Ok(Client::new(ClientOptions {
+            insecure,
+            credentials,
+            ..ClientOptions::default()
+        }))
+    }
+}
+
+/// Runs credential helpers outside the namespace.
+struct OnHost(Builder);
+
+impl HelperRunner for OnHost {
+    fn run(
+        &self,
+        program: &str,
+        args: &[&str],
+        stdin: &[u8],
+    ) -> std::io::Result<std::process::Output> {
+        use std::os::unix::process::ExitStatusExt;
+        let host: &HostHelper = self.0.host();
+        let output = host.run(program, args, stdin)?;
+        // A raw wait status: the exit code is its second byte, a signal the first.
+        let status = output.code.map_or(libc::SIGKILL, |code| code << 8);
+        Ok(std::process::Output {
+            status: std::process::ExitStatus::from_raw(status),
+            stdout: output.stdout,
+            stderr: output.stderr,
+        })
+    }
+}
+
+/// Returns how trees are stored by this user: the map is part of it, since a tree that was
+/// made under another one has other owners.
+fn form(builder: &Builder) -> Form {
+    let (uids, gids) = builder.maps();
+    let map = Digest::of(format!("{uids}{gids}").as_bytes());
+    Form {
+        ownership: Ownership::Shifted {
+            count: builder.step_ids(),
+        },
+        name: format!("shifted-{}", map.short()),
+    }
+}
+
+/// Parses `--platform`, or returns the host's.
+pub(super) fn platform(text: Option<&str>) -> Result<Platform> {
+    match text {
+        Some(text) => Ok(text.parse()?),
+        None => Ok(Platform::host()),
+    }
+}
+
+/// Creates a file that a command writes its result to, beside the place where it will be.
+pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    std::fs::write(path, bytes)
+        .map_err(|e| CliError::message(format!("cannot write {}: {e}", path.display())))
+}
+
+impl Workshop {
+    /// Gives up the hold, and removes what nothing refers to any more, unless another process
+    /// uses the store: then that is left to a later one.
+    pub(super) fn collect(self) -> Result<()> {
+        let Workshop { store, session, .. } = self;
+        drop(session);
+        drop(self._lease);
+        store.collect()?;
+        store.empty_trash();
+        Ok(())
+    }
+}
+
+impl Workshop {
+    /// Starts to show progress, and puts the terminal back when a signal comes.
+    pub(super) fn progress(&self, mode: crate::ui::Mode) -> crate::ui::Progress {
+        let progress = crate::ui::start(mode);
+        let restore = progress.restorer();
+        interrupt::on_interrupt(restore);
+        progress
+    }
+
+    /// Prepares for sandboxes; a fallback is said aloud.
+    pub(super) fn sandboxes(
+        &self,
+        reporter: &dyn crate::event::Reporter,
+    ) -> std::result::Result<crate::sandbox::Sandboxes, crate::sandbox::SandboxError> {
+        let overlay = kiln_runtime::OverlayKind::Kernel;
+        let _ = reporter;
+        crate::sandbox::Sandboxes::new(&self.builder, &self.store, &self.session, overlay)
+    }
+}

@@ -1,0 +1,287 @@
+//! Decides what of an upper directory belongs to the layer.
+//!
+//! An overlay's upper directory holds more than a step changed: directories that were copied
+//! up for the sake of an entry below them, files that were opened for writing and left as they
+//! were, and deletions of what the step itself had made.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read as _;
+
+use super::dir::{Found, LayerDir, stat_at};
+use super::ownership::{Overrides, Record};
+use super::stat::{FileKind, Stat};
+use super::view::{Node, View};
+use super::{LayerError, Omit, escape, path, whiteout};
+
+/// Who wrote an upper directory, and so which form its deletions have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UpperKind {
+    /// The kernel's overlayfs with `userxattr`, or kiln itself.
+    Overlay,
+    /// fuse-overlayfs. Its deletions are rewritten in the directory.
+    Fuse,
+}
+
+/// What of a directory belongs to the layer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Diff {
+    /// What does not.
+    pub omit: Omit,
+    /// Records of entries that can't have `user.*` attributes, taken over from below.
+    pub overrides: Overrides,
+    /// Whether the stream has an entry for every parent. It always has.
+    pub self_contained: bool,
+    /// Whether nothing belongs to the layer.
+    pub empty: bool,
+}
+
+/// An entry of the upper directory, in the order of the walk.
+struct Item {
+    path: Vec<u8>,
+    found: Found,
+    /// The index of its directory.
+    parent: Option<usize>,
+    /// What it replaces.
+    below: Option<Node>,
+    keep: bool,
+    /// Whether nothing from below shows within it.
+    fresh: bool,
+    opaque: bool,
+}
+
+/// Returns what of `upper` belongs to a layer on top of `lower`.
+pub fn diff(upper: &LayerDir, lower: &View, kind: UpperKind) -> Result<Diff, LayerError> {
+    if kind == UpperKind::Fuse {
+        whiteout::normalise_fuse(upper.fd())?;
+    }
+    let mut diff = Diff {
+        overrides: upper.overrides().clone(),
+        self_contained: true,
+        ..Diff::default()
+    };
+    let mut items = walk(upper, lower, &mut diff.overrides)?;
+    keep_whole_links(&mut items);
+    // Directories precede what is in them.
+    for index in (0..items.len()).rev() {
+        if let Some(parent) = items[index].parent
+            && items[index].keep
+        {
+            items[parent].keep = true;
+        }
+    }
+    diff.empty = true;
+    for item in &items {
+        if item.keep {
+            diff.empty = false;
+            if item.opaque && item.below.as_ref().is_none_or(|node| !node.stat.is_dir()) {
+                diff.omit.opaque.insert(item.path.clone());
+            }
+        } else if item.parent.is_none_or(|parent| items[parent].keep) {
+            diff.omit.entries.insert(item.path.clone());
+        }
+    }
+    diff.omit.root = !root_changed(upper, lower)?;
+    diff.empty &= diff.omit.root;
+    Ok(diff)
+}
+
+/// Returns whether the root directory has other attributes. Its time alone always changes.
+fn root_changed(upper: &LayerDir, lower: &View) -> Result<bool, LayerError> {
+    let below = lower.root()?;
+    let Found::Entry(stat) = upper.find(b"")? else {
+        return Ok(false);
+    };
+    let same = upper.own_root()
+        && (stat.mode, stat.uid, stat.gid) == (below.stat.mode, below.stat.uid, below.stat.gid)
+        && upper.xattrs(b"")? == lower.xattrs(&below)?;
+    Ok(upper.own_root() && !same)
+}
+
+fn walk(
+    upper: &LayerDir,
+    lower: &View,
+    overrides: &mut Overrides,
+) -> Result<Vec<Item>, LayerError> {
+    let mut items: Vec<Item> = Vec::new();
+    let mut pending: Vec<(Vec<u8>, Option<usize>)> = Vec::new();
+    let children = |parent: &[u8], index: Option<usize>| {
+        let names = upper.list(parent)?;
+        let child = |name: &Vec<u8>| (path::join(parent, name), index);
+        Ok::<_, LayerError>(names.iter().rev().map(child).collect::<Vec<_>>())
+    };
+    pending.extend(children(b"", None)?);
+    while let Some((path, parent)) = pending.pop() {
+        if path.len() > path::MAX_PATH {
+            return Err(LayerError::NameTooLong(escape(&path)));
+        }
+        if path::split(&path).1.starts_with(whiteout::PREFIX) {
+            return Err(LayerError::ReservedName(escape(&path)));
+        }
+        let below = match parent {
+            Some(parent) if items[parent].fresh => None,
+            _ => lower.lookup(&path)?,
+        };
+        let mut found = upper.find(&path)?;
+        let mut item = Item {
+            parent,
+            keep: true,
+            fresh: true,
+            opaque: false,
+            path,
+            found,
+            below,
+        };
+        match &mut found {
+            Found::Nothing => continue,
+            Found::Whiteout => item.keep = item.below.is_some(),
+            Found::Entry(stat) => {
+                if let Some(node) = &item.below {
+                    inherit(upper, &item.path, stat, node, overrides)?;
+                }
+                item.found = Found::Entry(*stat);
+                if stat.is_dir() {
+                    item.opaque = upper.is_opaque(&item.path)?;
+                    let merged = item.below.as_ref().filter(|node| node.stat.is_dir());
+                    item.fresh = item.opaque || merged.is_none();
+                }
+                item.keep = match &item.below {
+                    // No tar can hold it; it counts only for what it replaces.
+                    below if stat.kind == FileKind::Socket => below.is_some(),
+                    None => true,
+                    Some(_) if item.opaque => true,
+                    Some(node) => !is_same(upper, &item.path, stat, lower, node)?,
+                };
+            }
+        }
+        let walk_into = matches!(item.found, Found::Entry(stat) if stat.is_dir());
+        items.push(item);
+        if walk_into {
+            let index = items.len() - 1;
+            pending.extend(children(&items[index].path, Some(index))?);
+        }
+    }
+    Ok(items)
+}
+
+/// Takes over the record of an entry that was copied up and can't hold its record itself.
+fn inherit(
+    upper: &LayerDir,
+    path: &[u8],
+    stat: &mut Stat,
+    node: &Node,
+    overrides: &mut Overrides,
+) -> Result<(), LayerError> {
+    if stat.kind.has_user_xattrs() || stat.kind != node.stat.kind || overrides.contains_key(path) {
+        return Ok(());
+    }
+    let record = Record {
+        uid: node.stat.uid,
+        gid: node.stat.gid,
+        kind: node.stat.kind,
+        mode: node.stat.mode,
+        device: node.stat.rdev,
+    };
+    if !upper.ownership().store(&record).record {
+        return Ok(());
+    }
+    if let Some(raw) = stat_at(upper.fd(), path)? {
+        let recalled = upper.ownership().recall(Stat::of_raw(&raw), Some(&record));
+        if recalled != *stat {
+            *stat = recalled;
+            overrides.insert(path.to_vec(), record);
+        }
+    }
+    Ok(())
+}
+
+/// Returns whether an entry is what lies below, to the last byte and nanosecond.
+fn is_same(
+    upper: &LayerDir,
+    path: &[u8],
+    stat: &Stat,
+    lower: &View,
+    node: &Node,
+) -> Result<bool, LayerError> {
+    let told = |stat: &Stat| {
+        // What chmod can't change says nothing.
+        let mode = if stat.is_symlink() { 0 } else { stat.mode };
+        let Stat {
+            kind,
+            uid,
+            gid,
+            size,
+            mtime,
+            rdev,
+            ..
+        } = *stat;
+        (kind, mode, uid, gid, size, mtime, rdev)
+    };
+    if told(stat) != told(&node.stat) || upper.xattrs(path)? != lower.xattrs(node)? {
+        return Ok(false);
+    }
+    match stat.kind {
+        FileKind::Symlink => Ok(upper.read_link(path)? == lower.read_link(node)?),
+        FileKind::File if stat.size > 0 => {
+            same_content(&upper.open_file(path)?, &lower.open_file(node)?)
+        }
+        _ => Ok(true),
+    }
+}
+
+fn same_content(one: &File, other: &File) -> Result<bool, LayerError> {
+    let (mut left, mut right) = (vec![0; 64 * 1024], vec![0; 64 * 1024]);
+    let fill = |mut file: &File, buffer: &mut [u8]| {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match file.read(&mut buffer[filled..]) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(LayerError::Read(error)),
+            }
+        }
+        Ok(filled)
+    };
+    loop {
+        let (a, b) = (fill(one, &mut left)?, fill(other, &mut right)?);
+        if left[..a] != right[..b] {
+            return Ok(false);
+        }
+        if a == 0 {
+            return Ok(true);
+        }
+    }
+}
+
+/// Keeps all names of an inode where one is kept, or where they were several files below: a
+/// hard link can only point to an entry of its own layer.
+fn keep_whole_links(items: &mut [Item]) {
+    let mut inodes: HashMap<(u64, u64), Vec<usize>> = HashMap::new();
+    for (index, item) in items.iter().enumerate() {
+        if let Found::Entry(stat) = item.found
+            && stat.nlink > 1
+            && !stat.is_dir()
+            && stat.kind != FileKind::Socket
+        {
+            inodes.entry((stat.dev, stat.ino)).or_default().push(index);
+        }
+    }
+    for names in inodes.into_values().filter(|names| names.len() > 1) {
+        let inode_below = |index: usize| {
+            let node = items[index].below.as_ref();
+            node.map(|node| (node.stat.dev, node.stat.ino))
+        };
+        let linked_below = names
+            .iter()
+            .all(|&index| inode_below(index) == inode_below(names[0]));
+        if !linked_below || names.iter().any(|&index| items[index].keep) {
+            for index in names {
+                items[index].keep = true;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

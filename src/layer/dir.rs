@@ -1,0 +1,219 @@
+//! One layer directory, and the few operations below its descriptor that all else is made of.
+//!
+//! Callers pass paths whose parents they know to be real directories of that very tree, so no
+//! symbolic link is ever met on the way; what opens files has the kernel hold that.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use kiln_runtime::sys::file;
+use nix::dir::Dir;
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat2, readlinkat};
+use nix::sys::stat::{FileStat, Mode, fstat, fstatat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
+
+use super::ownership::{Overrides, Ownership, RECORD_XATTR};
+use super::stat::Stat;
+use super::xattr::{self, Xattrs};
+use super::{Call as _, LayerError, LayerMeta, Record, path, whiteout};
+
+/// A layer's tree in overlayfs form, and what its form can't say.
+#[derive(Clone, Debug)]
+pub struct LayerDir {
+    fd: Arc<OwnedFd>,
+    ownership: Ownership,
+    overrides: Arc<Overrides>,
+    own_root: bool,
+}
+
+/// What lies at a path of one layer.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Found {
+    Nothing,
+    Whiteout,
+    Entry(Stat),
+}
+
+impl LayerDir {
+    /// Returns the directory behind `fd`, with no overrides and with a root entry of its own.
+    pub fn new(fd: OwnedFd, ownership: Ownership) -> LayerDir {
+        LayerDir {
+            fd: Arc::new(fd),
+            ownership,
+            overrides: Arc::default(),
+            own_root: true,
+        }
+    }
+
+    /// Returns the directory behind `fd` as `meta` describes it.
+    pub fn with_meta(fd: OwnedFd, ownership: Ownership, meta: &LayerMeta) -> LayerDir {
+        LayerDir::new(fd, ownership)
+            .with_overrides(meta.overrides.clone())
+            .with_own_root(!meta.omit.root)
+    }
+
+    /// Sets the records of entries that can't have `user.*` attributes.
+    pub fn with_overrides(mut self, overrides: Overrides) -> LayerDir {
+        self.overrides = Arc::new(overrides);
+        self
+    }
+
+    /// Sets whether the attributes of the root directory belong to the layer, or are those of
+    /// the layer below.
+    pub fn with_own_root(mut self, own_root: bool) -> LayerDir {
+        self.own_root = own_root;
+        self
+    }
+
+    /// Returns the descriptor of the root directory.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// Returns how ownership is stored.
+    pub fn ownership(&self) -> Ownership {
+        self.ownership
+    }
+
+    /// Returns the records of entries that can't have `user.*` attributes.
+    pub fn overrides(&self) -> &Overrides {
+        &self.overrides
+    }
+
+    /// Returns whether the attributes of the root directory belong to the layer.
+    pub fn own_root(&self) -> bool {
+        self.own_root
+    }
+
+    pub(super) fn find(&self, path: &[u8]) -> Result<Found, LayerError> {
+        let Some(raw) = stat_at(self.fd(), path)? else {
+            return Ok(Found::Nothing);
+        };
+        let stored = Stat::of_raw(&raw);
+        if whiteout::is_whiteout(self.fd(), path, &stored)? {
+            return Ok(Found::Whiteout);
+        }
+        let record = self.record(path, &stored)?;
+        Ok(Found::Entry(self.ownership.recall(stored, record.as_ref())))
+    }
+
+    fn record(&self, path: &[u8], stored: &Stat) -> Result<Option<Record>, LayerError> {
+        if !stored.kind.has_user_xattrs() {
+            return Ok(self.overrides.get(path).copied());
+        }
+        let text = file::get_xattr(self.fd(), path, RECORD_XATTR).call("getxattr", path)?;
+        // A step can write anything under this name in its own layer: nonsense is no record.
+        Ok(text
+            .and_then(|text| String::from_utf8(text).ok())
+            .and_then(|text| text.parse().ok()))
+    }
+
+    pub(super) fn is_opaque(&self, path: &[u8]) -> Result<bool, LayerError> {
+        whiteout::is_opaque(self.fd(), path)
+    }
+
+    pub(super) fn list(&self, path: &[u8]) -> Result<Vec<Vec<u8>>, LayerError> {
+        list(self.fd(), path)
+    }
+
+    pub(super) fn xattrs(&self, path: &[u8]) -> Result<Xattrs, LayerError> {
+        xattr::read(self.fd(), path, self.ownership)
+    }
+
+    pub(super) fn open_file(&self, path: &[u8]) -> Result<File, LayerError> {
+        Ok(open(self.fd(), path, OFlag::O_RDONLY | OFlag::O_NOFOLLOW)?.into())
+    }
+
+    pub(super) fn read_link(&self, path: &[u8]) -> Result<Vec<u8>, LayerError> {
+        use std::os::unix::ffi::OsStringExt as _;
+        let target = readlinkat(self.fd(), path).call("readlinkat", path)?;
+        Ok(target.into_vec())
+    }
+}
+
+/// Opens `path` below `dir`; an empty path is `dir` itself. No link on the way is followed.
+pub(super) fn open(dir: BorrowedFd<'_>, path: &[u8], flags: OFlag) -> Result<OwnedFd, LayerError> {
+    let how = OpenHow::new()
+        .flags(flags | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
+    let name: &[u8] = if path.is_empty() { b"." } else { path };
+    openat2(dir, name, how).call("openat2", path)
+}
+
+/// Opens a directory for use as the parent in calls that take one.
+pub(super) fn open_parent(dir: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd, LayerError> {
+    open(dir, path, OFlag::O_PATH | OFlag::O_DIRECTORY)
+}
+
+/// Returns what the kernel says of `path` below `dir`, or nothing where there is none.
+pub(super) fn stat_at(dir: BorrowedFd<'_>, path: &[u8]) -> Result<Option<FileStat>, LayerError> {
+    let result = if path.is_empty() {
+        fstat(dir)
+    } else {
+        fstatat(dir, path, AtFlags::AT_SYMLINK_NOFOLLOW)
+    };
+    match result {
+        Ok(stat) => Ok(Some(stat)),
+        Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
+        // No tree can hold such a name.
+        Err(Errno::ENAMETOOLONG) => Ok(None),
+        Err(errno) => Err(errno).call("fstatat", path),
+    }
+}
+
+/// Returns the names in a directory, sorted by their bytes.
+pub(super) fn list(dir: BorrowedFd<'_>, path: &[u8]) -> Result<Vec<Vec<u8>>, LayerError> {
+    let fd = open(dir, path, OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;
+    let mut names = Vec::new();
+    for entry in Dir::from_fd(fd).call("opendir", path)?.iter() {
+        let entry = entry.call("readdir", path)?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            names.push(name.to_vec());
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// Removes `path` with all that lies below it. Works with paths and not by recursion: an
+/// archive may nest deeper than there are descriptors or stack.
+pub(super) fn remove_all(dir: BorrowedFd<'_>, path: &[u8]) -> Result<(), LayerError> {
+    let mut pending = vec![path.to_vec()];
+    while let Some(top) = pending.last().cloned() {
+        match unlinkat(dir, &top[..], UnlinkatFlags::NoRemoveDir) {
+            Ok(()) | Err(Errno::ENOENT) => {
+                pending.pop();
+                continue;
+            }
+            Err(Errno::EISDIR | Errno::EPERM) => {}
+            Err(errno) => return Err(errno).call("unlinkat", &top),
+        }
+        match unlinkat(dir, &top[..], UnlinkatFlags::RemoveDir) {
+            Ok(()) => {
+                pending.pop();
+            }
+            Err(Errno::ENOTEMPTY | Errno::EEXIST) => {
+                let names = list(dir, &top)?;
+                pending.extend(names.iter().map(|name| path::join(&top, name)));
+            }
+            Err(errno) => return Err(errno).call("unlinkat", &top),
+        }
+    }
+    Ok(())
+}
+
+/// Returns a descriptor of its own for a borrowed one.
+pub(super) fn duplicate(fd: BorrowedFd<'_>) -> Result<OwnedFd, LayerError> {
+    fd.try_clone_to_owned()
+        .map_err(|error: io::Error| error)
+        .call("dup", b"")
+}
+
+/// Returns how `open` makes a new file that only its maker may touch until it is done.
+pub(super) fn private_mode() -> Mode {
+    Mode::S_IRUSR | Mode::S_IWUSR
+}

@@ -1,0 +1,387 @@
+//! The tar stream of a layer directory: a pure function of the directory and of what is
+//! omitted. Sorted, whole seconds, no names of owners.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::os::unix::fs::FileExt as _;
+
+use super::dir::{Found, LayerDir};
+use super::header::{self, Fields};
+use super::stat::{Device, FileKind, Stat, Timestamp};
+use super::xattr::Xattrs;
+use super::{Call as _, ContentId, LayerError, Omit, copy, escape, path, whiteout};
+
+/// What a stream held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamStats {
+    /// The hash of the stream without mtimes.
+    pub content_id: ContentId,
+    /// The number of entries, deletions included.
+    pub entries: u64,
+    /// The bytes of all regular files, hard links counted once.
+    pub size_bytes: u64,
+    /// How many of them lie in holes, and were written as zeros.
+    pub hole_bytes: u64,
+    /// The length of the stream.
+    pub stream_bytes: u64,
+}
+
+/// Writes the layer's tar stream, and returns what it held.
+pub fn write_tar(
+    layer: &LayerDir,
+    omit: &Omit,
+    out: &mut dyn Write,
+) -> Result<StreamStats, LayerError> {
+    let mut sink = Sink {
+        out,
+        hasher: blake3::Hasher::new(),
+        stats: StreamStats {
+            content_id: ContentId([0; 32]),
+            entries: 0,
+            size_bytes: 0,
+            hole_bytes: 0,
+            stream_bytes: 0,
+        },
+        first_names: HashMap::new(),
+    };
+    if !omit.root
+        && let Found::Entry(stat) = layer.find(b"")?
+    {
+        sink.entry(layer, b"", &stat, Form::Plain)?;
+    }
+    // What comes next is on top.
+    let mut pending = children(layer, omit, b"")?;
+    while let Some((path, found)) = pending.pop() {
+        match found {
+            Found::Nothing => {}
+            Found::Whiteout => sink.whiteout(&path)?,
+            Found::Entry(stat) => {
+                let opaque =
+                    stat.is_dir() && !omit.opaque.contains(&path) && layer.is_opaque(&path)?;
+                let form = if opaque { Form::Opaque } else { Form::Plain };
+                sink.entry(layer, &path, &stat, form)?;
+                if stat.is_dir() {
+                    pending.extend(children(layer, omit, &path)?);
+                }
+            }
+        }
+    }
+    sink.finish()
+}
+
+/// Returns the entries of a directory, last one first: other entries by name, then deletions,
+/// which have to precede them.
+fn children(
+    layer: &LayerDir,
+    omit: &Omit,
+    parent: &[u8],
+) -> Result<Vec<(Vec<u8>, Found)>, LayerError> {
+    let mut entries = Vec::new();
+    for name in layer.list(parent)? {
+        let path = path::join(parent, &name);
+        if path.len() > path::MAX_PATH {
+            return Err(LayerError::NameTooLong(escape(&path)));
+        }
+        if omit.entries.contains(&path) {
+            continue;
+        }
+        let found = match layer.find(&path)? {
+            // No tar can hold a socket, but what it replaced is gone.
+            Found::Entry(stat) if stat.kind == FileKind::Socket => Found::Whiteout,
+            found => found,
+        };
+        entries.push((path, found));
+    }
+    let whiteouts_first = |entry: &(Vec<u8>, Found)| !matches!(entry.1, Found::Whiteout);
+    entries.sort_by_key(whiteouts_first);
+    entries.reverse();
+    Ok(entries)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Plain,
+    Opaque,
+}
+
+struct Sink<'w> {
+    out: &'w mut dyn Write,
+    /// Sees the stream with all times zero.
+    hasher: blake3::Hasher,
+    stats: StreamStats,
+    /// The first name of each inode that has several.
+    first_names: HashMap<(u64, u64), Vec<u8>>,
+}
+
+impl Sink<'_> {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), LayerError> {
+        self.out.write_all(bytes).map_err(LayerError::Write)?;
+        self.stats.stream_bytes += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn header(&mut self, fields: &Fields<'_>) -> Result<(), LayerError> {
+        self.write(&header::encode(fields, true))?;
+        self.hasher.update(&header::encode(fields, false));
+        self.stats.entries += 1;
+        Ok(())
+    }
+
+    fn data(&mut self, bytes: &[u8]) -> Result<(), LayerError> {
+        self.write(bytes)?;
+        self.hasher.update(bytes);
+        Ok(())
+    }
+
+    /// Writes a deletion of `path`.
+    fn whiteout(&mut self, path: &[u8]) -> Result<(), LayerError> {
+        let (parent, name) = path::split(path);
+        let mark = path::join(parent, &[whiteout::PREFIX, name].concat());
+        self.mark(&mark)
+    }
+
+    fn mark(&mut self, path: &[u8]) -> Result<(), LayerError> {
+        self.header(&Fields {
+            path,
+            flag: b'0',
+            mode: 0,
+            uid: 0,
+            gid: 0,
+            size: 0,
+            mtime: Timestamp::default(),
+            link: b"",
+            device: Device::default(),
+            xattrs: &Xattrs::new(),
+        })
+    }
+
+    fn entry(
+        &mut self,
+        layer: &LayerDir,
+        path: &[u8],
+        stat: &Stat,
+        form: Form,
+    ) -> Result<(), LayerError> {
+        if stat.nlink > 1 && !stat.is_dir() {
+            let inode = (stat.dev, stat.ino);
+            if let Some(first) = self.first_names.get(&inode).cloned() {
+                return self.plain(path, b'1', stat, &first, &Xattrs::new());
+            }
+            self.first_names.insert(inode, path.to_vec());
+        }
+        let xattrs = layer.xattrs(path)?;
+        match stat.kind {
+            FileKind::Directory => {
+                let name = if path.is_empty() { b"." } else { path };
+                self.plain(&[name, b"/"].concat(), b'5', stat, b"", &xattrs)?;
+                if form == Form::Opaque {
+                    self.mark(&path::join(path, whiteout::OPAQUE))?;
+                }
+                Ok(())
+            }
+            FileKind::File => {
+                self.plain(path, b'0', stat, b"", &xattrs)?;
+                self.content(layer, path, stat.size)
+            }
+            FileKind::Symlink => {
+                let target = layer.read_link(path)?;
+                self.plain(path, b'2', stat, &target, &xattrs)
+            }
+            FileKind::CharDevice => self.plain(path, b'3', stat, b"", &xattrs),
+            FileKind::BlockDevice => self.plain(path, b'4', stat, b"", &xattrs),
+            FileKind::Fifo => self.plain(path, b'6', stat, b"", &xattrs),
+            FileKind::Socket => Ok(()),
+        }
+    }
+
+    fn plain(
+        &mut self,
+        path: &[u8],
+        flag: u8,
+        stat: &Stat,
+        link: &[u8],
+        xattrs: &Xattrs,
+    ) -> Result<(), LayerError> {
+        self.header(&Fields {
+            path,
+            flag,
+            mode: if flag == b'2' { 0o777 } else { stat.mode },
+            uid: stat.uid,
+            gid: stat.gid,
+            size: if flag == b'0' { stat.size } else { 0 },
+            mtime: stat.mtime,
+            link,
+            device: stat.rdev,
+            xattrs,
+        })
+    }
+
+    fn content(&mut self, layer: &LayerDir, path: &[u8], size: u64) -> Result<(), LayerError> {
+        if size == 0 {
+            return Ok(());
+        }
+        let file = layer.open_file(path)?;
+        let capacity = usize::try_from(size).unwrap_or(usize::MAX).min(128 * 1024);
+        let mut buffer = vec![0; capacity];
+        let mut at = 0;
+        while let Some(run) = copy::next_run(&file, at, size).call("lseek", path)? {
+            self.zeros(run.start - at)?;
+            at = run.start;
+            while at < run.end {
+                let want = usize::try_from(run.end - at)
+                    .unwrap_or(usize::MAX)
+                    .min(capacity);
+                file.read_exact_at(&mut buffer[..want], at)
+                    .map_err(|error| match error.kind() {
+                        std::io::ErrorKind::UnexpectedEof => LayerError::Changed(escape(path)),
+                        _ => LayerError::Read(error),
+                    })?;
+                self.data(&buffer[..want])?;
+                at += want as u64;
+            }
+        }
+        self.zeros(size - at)?;
+        self.stats.size_bytes += size;
+        let padding = size.next_multiple_of(512) - size;
+        self.data(&[0; 512][..usize::try_from(padding).unwrap_or(0)])
+    }
+
+    fn zeros(&mut self, mut count: u64) -> Result<(), LayerError> {
+        static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+        self.stats.hole_bytes += count;
+        while count > 0 {
+            let part = usize::try_from(count)
+                .unwrap_or(usize::MAX)
+                .min(ZEROS.len());
+            self.data(&ZEROS[..part])?;
+            count -= part as u64;
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<StreamStats, LayerError> {
+        self.data(&[0; 1024])?;
+        self.out.flush().map_err(LayerError::Write)?;
+        self.stats.content_id = ContentId(*self.hasher.finalize().as_bytes());
+        Ok(self.stats)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layer::testing::{TestTar, stream_names};
+
+    fn stream(tar: TestTar) -> (Vec<u8>, StreamStats) {
+        let (layer, applied) = tar.apply();
+        let mut stream = Vec::new();
+        let stats = write_tar(&layer.layer_of(&applied), &applied.omit, &mut stream).unwrap();
+        (stream, stats)
+    }
+
+    #[test]
+    fn stream_is_sorted_by_components_whatever_the_order_of_creation() {
+        let names = ["z", "a/z", "a-b", "a.b", "a/a"];
+        let forward = names
+            .iter()
+            .fold(TestTar::new().dir("a"), |t, n| t.file(n, n));
+        let backward = names
+            .iter()
+            .rev()
+            .fold(TestTar::new().dir("a"), |t, n| t.file(n, n));
+        let (layer, applied) = names
+            .iter()
+            .fold(TestTar::new().dir("a"), |t, n| t.file(n, n))
+            .apply();
+        assert_eq!(
+            stream_names(&layer.layer_of(&applied), &applied.omit),
+            ["a/", "a/a", "a/z", "a-b", "a.b", "z"]
+        );
+        assert!(stream(forward).0 == stream(backward).0);
+    }
+
+    #[test]
+    fn content_id_ignores_times_and_nothing_else() {
+        let tar = |time: i64, mode: u32, data: &str| {
+            let change = |a: &mut crate::layer::Attributes| {
+                (a.mode, a.mtime) = (mode, Some(Timestamp::from_seconds(time)));
+            };
+            stream(TestTar::new().with(b'0', b"f", b"", data.as_bytes(), change))
+        };
+        let (one, other) = (tar(1, 0o644, "x"), tar(-1_000, 0o644, "x"));
+        assert!(one.0 != other.0);
+        assert_eq!(one.1.content_id, other.1.content_id);
+        assert_ne!(one.1.content_id, tar(1, 0o600, "x").1.content_id);
+        assert_ne!(one.1.content_id, tar(1, 0o644, "y").1.content_id);
+    }
+
+    #[test]
+    fn gnu_tar_reads_long_names_great_ids_attributes_and_hard_links() {
+        let long = format!("{}/{}", "d".repeat(200), "f".repeat(200));
+        let (bytes, _) = stream(
+            TestTar::new()
+                .with(b'0', long.as_bytes(), b"", b"data", |a| {
+                    (a.uid, a.gid) = (3_000_000, 0);
+                    a.xattrs.insert(b"user.a".to_vec(), b"line\nline".to_vec());
+                })
+                .hardlink("zz", &long)
+                .symlink("link", &"t".repeat(150)),
+        );
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), &bytes).unwrap();
+        let output = std::process::Command::new("tar")
+            .args(["--numeric-owner", "--xattrs", "-tvvf"])
+            .arg(file.path())
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(
+            output.status.success() && output.stderr.is_empty(),
+            "{output:?}"
+        );
+        assert!(text.contains("3000000/0"), "{text}");
+        assert!(text.contains(&format!("zz link to {long}")), "{text}");
+        assert!(
+            text.contains(&format!("link -> {}", "t".repeat(150))),
+            "{text}"
+        );
+        assert!(text.contains("x: 9 user.a"), "{text}");
+    }
+
+    #[test]
+    fn hard_links_point_to_the_first_name_that_is_in_the_stream() {
+        let (layer, applied) = TestTar::new()
+            .file("a", "data")
+            .hardlink("b", "a")
+            .hardlink("c", "a")
+            .apply();
+        let mut omit = applied.omit.clone();
+        omit.entries.insert(b"a".to_vec());
+        let mut stream = Vec::new();
+        let stats = write_tar(&layer.layer_of(&applied), &omit, &mut stream).unwrap();
+        assert_eq!(stats.size_bytes, 4);
+        let mut input = &stream[..];
+        let mut reader = crate::layer::reader::TarReader::new(&mut input);
+        let first = reader.next_entry().unwrap().unwrap();
+        assert_eq!((&first.name[..], first.size), (&b"b"[..], 4));
+        let second = reader.next_entry().unwrap().unwrap();
+        assert_eq!((&second.name[..], &second.link[..]), (&b"c"[..], &b"b"[..]));
+    }
+
+    #[test]
+    fn holes_are_zeros_in_the_stream_and_counted() {
+        let (layer, applied) = TestTar::new()
+            .pax(&[
+                ("GNU.sparse.size", b"2000000"),
+                ("GNU.sparse.map", b"1000000,4"),
+            ])
+            .file("f", "data")
+            .apply();
+        let mut stream = Vec::new();
+        let stats = write_tar(&layer.layer_of(&applied), &applied.omit, &mut stream).unwrap();
+        assert_eq!(stats.size_bytes, 2_000_000);
+        assert!(stats.hole_bytes > 1_900_000, "{}", stats.hole_bytes);
+        assert!(stream[512..512 + 1_000_000].iter().all(|b| *b == 0));
+        assert_eq!(&stream[512 + 1_000_000..][..4], b"data");
+    }
+}

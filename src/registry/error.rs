@@ -1,0 +1,479 @@
+//! What goes wrong between kiln and a registry, and what to do about it.
+
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use super::CredentialsError;
+use crate::image::{Digest, ManifestError};
+
+/// The longest text of a registry that is shown.
+const LONGEST_SHOWN: usize = 300;
+
+/// A failed operation on a registry: it names the registry, the repository and the object.
+#[derive(Debug)]
+pub struct RegistryError(Box<Context>);
+
+#[derive(Debug)]
+struct Context {
+    registry: String,
+    repository: String,
+    object: String,
+    reason: Reason,
+}
+
+impl RegistryError {
+    pub(super) fn new(
+        registry: &str,
+        repository: &str,
+        object: &str,
+        reason: Reason,
+    ) -> RegistryError {
+        RegistryError(Box::new(Context {
+            registry: registry.to_owned(),
+            repository: repository.to_owned(),
+            object: object.to_owned(),
+            reason,
+        }))
+    }
+
+    /// Returns the registry's name as written in references.
+    pub fn registry(&self) -> &str {
+        &self.0.registry
+    }
+
+    /// Returns the repository; empty where the registry as a whole was asked.
+    pub fn repository(&self) -> &str {
+        &self.0.repository
+    }
+
+    /// Returns what went wrong.
+    pub fn reason(&self) -> &Reason {
+        &self.0.reason
+    }
+
+    /// Returns the error of this type that an [`io::Error`] of a [`super::BlobReader`] carries.
+    pub fn in_io_error(error: &io::Error) -> Option<&RegistryError> {
+        error.get_ref()?.downcast_ref()
+    }
+
+    /// Returns the remedy, where there is one.
+    pub fn hint(&self) -> Option<String> {
+        let registry = self.registry();
+        let log_in = || format!("log in: kiln login {registry} (or docker login {registry})");
+        match self.reason() {
+            Reason::Unauthorized {
+                with_credentials: true,
+                ..
+            } => Some(format!(
+                "the stored credentials may be old, or lack the right; {}",
+                log_in()
+            )),
+            Reason::Unauthorized { .. } => Some(format!(
+                "the repository is private or does not exist; {}",
+                log_in()
+            )),
+            Reason::Denied(_) => Some(format!(
+                "use an account that has the right to this repository: kiln login {registry}"
+            )),
+            Reason::TagNotFound { known, .. } if !known.is_empty() => {
+                Some(format!("tags that exist: {}", known.join(", ")))
+            }
+            Reason::TagNotFound { .. } => Some("the repository exists; check the tag".to_owned()),
+            Reason::RepositoryNotFound => {
+                Some("check the spelling, and that the repository exists".to_owned())
+            }
+            Reason::Unreachable(_) => Some(format!(
+                "check the name and port, and that {registry} can be reached from here \
+                 (HTTP_PROXY, HTTPS_PROXY and NO_PROXY are respected)"
+            )),
+            Reason::Certificate(_) => Some(
+                "add the registry's CA to the system's certificates, or name it in SSL_CERT_FILE"
+                    .to_owned(),
+            ),
+            Reason::NotTls => Some(format!(
+                "if {registry} is meant to speak plain HTTP, allow that with --insecure"
+            )),
+            Reason::NoPlatform { available, .. } => {
+                Some(format!("platforms that exist: {}", available.join(", ")))
+            }
+            Reason::RateLimited {
+                retry_after: Some(delay),
+                ..
+            } => Some(format!("try again in {} s", delay.as_secs())),
+            Reason::RateLimited { .. } => Some(format!(
+                "try again later, or log in for a higher limit: kiln login {registry}"
+            )),
+            Reason::WrongDigest { .. } | Reason::WrongSize { .. } | Reason::TooLong { .. } => Some(
+                "the registry or something on the way altered the content; nothing was stored"
+                    .to_owned(),
+            ),
+            Reason::Truncated { .. } | Reason::Interrupted(_) => {
+                Some("the connection is unstable; try again".to_owned())
+            }
+            Reason::Credentials(error) => error.hint(),
+            Reason::Proxy(_) => Some("check HTTP_PROXY, HTTPS_PROXY and NO_PROXY".to_owned()),
+            _ => None,
+        }
+    }
+
+    /// Wraps this error so that it passes through [`io::Read`].
+    pub(super) fn into_io(self) -> io::Error {
+        let kind = match self.reason() {
+            Reason::WrongDigest { .. }
+            | Reason::WrongSize { .. }
+            | Reason::TooLong { .. }
+            | Reason::Malformed(_) => io::ErrorKind::InvalidData,
+            Reason::Truncated { .. } => io::ErrorKind::UnexpectedEof,
+            _ => io::ErrorKind::Other,
+        };
+        io::Error::new(kind, self)
+    }
+}
+
+impl fmt::Display for RegistryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.registry())?;
+        if !self.repository().is_empty() {
+            write!(f, "/{}", self.repository())?;
+        }
+        if !self.0.object.is_empty() {
+            write!(f, ": {}", self.0.object)?;
+        }
+        write!(f, ": {}", self.reason())
+    }
+}
+
+impl std::error::Error for RegistryError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        std::error::Error::source(self.reason())
+    }
+}
+
+/// Why an operation failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Reason {
+    /// The registry wants to know who asks, or did not accept the answer.
+    #[error("unauthorized: {answer}")]
+    Unauthorized {
+        /// Whether credentials were sent.
+        with_credentials: bool,
+        /// What the registry, or its token server, said.
+        answer: ServerAnswer,
+    },
+    /// The registry knows who asks, and refuses.
+    #[error("denied: {0}")]
+    Denied(ServerAnswer),
+    /// The repository exists, the tag does not.
+    #[error("no such tag")]
+    TagNotFound {
+        /// Some tags that do exist.
+        known: Vec<String>,
+    },
+    /// There is no such repository.
+    #[error("no such repository")]
+    RepositoryNotFound,
+    /// There is no such blob, or no manifest of this digest.
+    #[error("not found")]
+    NotFound,
+    /// No connection came about.
+    #[error("can't connect: {0}")]
+    Unreachable(String),
+    /// The connection, or the answers on it, ended early too often.
+    #[error("the connection failed: {0}")]
+    Interrupted(String),
+    /// The certificate is not trusted.
+    #[error("the certificate is not trusted: {0}")]
+    Certificate(String),
+    /// The server does not speak TLS.
+    #[error("the server does not speak HTTPS")]
+    NotTls,
+    /// The proxy failed, or its setting is no URL.
+    #[error("proxy: {0}")]
+    Proxy(String),
+    /// The content is not what its address says.
+    #[error("wrong digest: expected {expected}, got {actual}")]
+    WrongDigest {
+        /// The address.
+        expected: Digest,
+        /// The digest of what came.
+        actual: Digest,
+    },
+    /// The registry announces another size than the descriptor.
+    #[error("wrong size: expected {expected} bytes, the registry offers {actual}")]
+    WrongSize {
+        /// The descriptor's size.
+        expected: u64,
+        /// The announced size.
+        actual: u64,
+    },
+    /// The content ended early.
+    #[error("truncated: expected {expected} bytes, got {received}")]
+    Truncated {
+        /// The descriptor's size.
+        expected: u64,
+        /// What came.
+        received: u64,
+    },
+    /// The content goes on where it should end.
+    #[error("more than the expected {expected} bytes came")]
+    TooLong {
+        /// The descriptor's size.
+        expected: u64,
+    },
+    /// A document exceeds what kiln is willing to hold.
+    #[error("larger than the limit of {limit} bytes")]
+    TooLarge {
+        /// The limit.
+        limit: u64,
+    },
+    /// Too many requests.
+    #[error("too many requests: {answer}")]
+    RateLimited {
+        /// When to come back, where the registry says so.
+        retry_after: Option<Duration>,
+        /// What the registry said.
+        answer: ServerAnswer,
+    },
+    /// Any other refusal.
+    #[error("the registry answered {0}")]
+    Server(ServerAnswer),
+    /// A redirect that is not followed.
+    #[error("refused to follow a redirect to {0}")]
+    Redirect(String),
+    /// An answer that breaks the protocol.
+    #[error("malformed answer: {0}")]
+    Malformed(String),
+    /// A manifest that kiln can't use.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// The index has no image for the platform.
+    #[error("no image for platform {wanted}")]
+    NoPlatform {
+        /// What was asked for.
+        wanted: String,
+        /// What there is.
+        available: Vec<String>,
+    },
+    /// The credentials could not be read.
+    #[error("credentials")]
+    Credentials(#[from] CredentialsError),
+    /// What was to be pushed could not be read.
+    #[error("reading the content to push")]
+    Content(#[source] io::Error),
+}
+
+/// What a registry said when it refused.
+/// See <https://github.com/opencontainers/distribution-spec/blob/main/spec.md#error-codes>.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServerAnswer {
+    /// The HTTP status.
+    pub status: u16,
+    /// The error code, such as `MANIFEST_UNKNOWN`.
+    pub code: Option<String>,
+    /// The text for people, without control characters and of bounded length.
+    pub message: Option<String>,
+}
+
+impl ServerAnswer {
+    /// Reads the first error of a registry's or token server's error document.
+    pub(super) fn parse(status: u16, body: &[u8]) -> ServerAnswer {
+        let document: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+        let first = &document["errors"][0];
+        let text = |value: &serde_json::Value| {
+            let text = printable(value.as_str()?);
+            (!text.is_empty()).then_some(text)
+        };
+        // Token servers answer {"details": "…"}, or {"error_description": "…"} as OAuth does.
+        let message = [
+            &first["message"],
+            &document["details"],
+            &document["error_description"],
+            &document["message"],
+        ];
+        ServerAnswer {
+            status,
+            code: text(&first["code"]).or_else(|| text(&document["error"])),
+            message: message.into_iter().find_map(text),
+        }
+    }
+}
+
+impl fmt::Display for ServerAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.status)?;
+        if let Some(code) = &self.code {
+            write!(f, " {code}")?;
+        }
+        if let Some(message) = &self.message {
+            write!(f, ": {message}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Makes foreign text fit for a terminal: one line, no control or direction-changing
+/// characters, and not too long.
+pub(super) fn printable(text: &str) -> String {
+    let unsafe_here = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+    };
+    let shown: String = text
+        .chars()
+        .take(LONGEST_SHOWN)
+        .map(|c| if unsafe_here(c) { ' ' } else { c })
+        .collect();
+    shown.trim().to_owned()
+}
+
+/// A failed attempt, before it is known whether it is the last.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub reason: Reason,
+    pub retry: Retry,
+}
+
+/// Whether a failed attempt is worth another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Retry {
+    No,
+    /// Yes, after the time that the registry asks for, if it does.
+    After(Option<Duration>),
+}
+
+impl Failure {
+    /// Makes a failure that another try may not meet.
+    pub fn passing(reason: Reason) -> Failure {
+        Failure {
+            reason,
+            retry: Retry::After(None),
+        }
+    }
+
+    /// Makes the failure of an exchange that ended in `error`.
+    pub fn from_ureq(error: ureq::Error) -> Failure {
+        use ureq::{Error, Timeout};
+        match error {
+            Error::Io(error) => Failure::from_io(error),
+            Error::Rustls(error) => Failure::from_tls(&error),
+            Error::HostNotFound => Reason::Unreachable("host not found".to_owned()).into(),
+            Error::ConnectionFailed => Reason::Unreachable("connection failed".to_owned()).into(),
+            Error::Timeout(Timeout::Connect | Timeout::Resolve) => {
+                Reason::Unreachable("timed out".to_owned()).into()
+            }
+            Error::Timeout(_) => Failure::passing(Reason::Interrupted("timed out".to_owned())),
+            Error::ConnectProxyFailed(text) => Reason::Proxy(printable(&text)).into(),
+            Error::InvalidProxyUrl => Reason::Proxy("the setting is no URL".to_owned()).into(),
+            // A connection that is cut within a header or a chunk surfaces as one of these.
+            error @ (Error::Protocol(_) | Error::BodyStalled) => {
+                Failure::passing(Reason::Interrupted(printable(&error.to_string())))
+            }
+            error => Reason::Malformed(printable(&error.to_string())).into(),
+        }
+    }
+
+    /// Makes the failure of reading from or writing to a connection.
+    pub fn from_io(error: io::Error) -> Failure {
+        use io::ErrorKind as Kind;
+        let error = match error.downcast::<ContentError>() {
+            Ok(ContentError(error)) => return Reason::Content(error).into(),
+            Err(error) => error,
+        };
+        let error = match error.downcast::<ureq::Error>() {
+            Ok(error) => return Failure::from_ureq(error),
+            Err(error) => error,
+        };
+        if let Some(error) = error.get_ref().and_then(|e| e.downcast_ref()) {
+            return Failure::from_tls(error);
+        }
+        let text = printable(&error.to_string());
+        match error.kind() {
+            Kind::ConnectionReset
+            | Kind::ConnectionAborted
+            | Kind::BrokenPipe
+            | Kind::UnexpectedEof
+            | Kind::TimedOut
+            | Kind::WouldBlock
+            | Kind::Interrupted => Failure::passing(Reason::Interrupted(text)),
+            _ => Reason::Unreachable(text).into(),
+        }
+    }
+
+    fn from_tls(error: &rustls::Error) -> Failure {
+        match error {
+            rustls::Error::InvalidCertificate(error) => {
+                Reason::Certificate(printable(&error.to_string())).into()
+            }
+            rustls::Error::InvalidMessage(_) => Reason::NotTls.into(),
+            error => Reason::Unreachable(format!("TLS: {}", printable(&error.to_string()))).into(),
+        }
+    }
+}
+
+impl From<Reason> for Failure {
+    fn from(reason: Reason) -> Failure {
+        Failure {
+            reason,
+            retry: Retry::No,
+        }
+    }
+}
+
+/// Marks an error of the content's source on its way through the HTTP client, so that it
+/// is not taken for one of the connection.
+#[derive(Debug, thiserror::Error)]
+#[error("content")]
+pub(super) struct ContentError(#[source] pub io::Error);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_registrys_words_are_shown_bounded_and_without_control_characters() {
+        let body = br#"{"errors":[{"code":"DENIED","message":"no\u001b[31m\nway\u202e"}]}"#;
+        let answer = ServerAnswer::parse(403, body);
+        assert_eq!(answer.to_string(), "403 DENIED: no [31m way");
+        let long = format!(r#"{{"errors":[{{"message":"{}"}}]}}"#, "x".repeat(5000));
+        assert_eq!(
+            ServerAnswer::parse(500, long.as_bytes())
+                .message
+                .unwrap()
+                .len(),
+            LONGEST_SHOWN
+        );
+        for body in [&b"<html>"[..], b"[]", b"{\"errors\":{}}", b"", b"\xff"] {
+            assert_eq!(ServerAnswer::parse(502, body).to_string(), "502");
+        }
+    }
+
+    #[test]
+    fn errors_name_registry_repository_and_remedy() {
+        let error = RegistryError::new(
+            "r.example",
+            "a/b",
+            "manifest latest",
+            Reason::Unauthorized {
+                with_credentials: false,
+                answer: ServerAnswer::parse(401, b""),
+            },
+        );
+        assert_eq!(
+            error.to_string(),
+            "r.example/a/b: manifest latest: unauthorized: 401"
+        );
+        assert!(error.hint().unwrap().contains("kiln login r.example"));
+    }
+
+    #[test]
+    fn refused_connections_are_final_and_resets_are_not() {
+        let failure = |kind: io::ErrorKind| Failure::from_io(kind.into());
+        let refused = failure(io::ErrorKind::ConnectionRefused);
+        assert_eq!(refused.retry, Retry::No);
+        assert!(matches!(refused.reason, Reason::Unreachable(_)));
+        let reset = failure(io::ErrorKind::ConnectionReset);
+        assert_eq!(reset.retry, Retry::After(None));
+    }
+}

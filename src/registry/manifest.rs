@@ -1,0 +1,266 @@
+//! Fetching manifests and indexes, and the way from a name to the image of a platform.
+
+use serde::Deserialize;
+use ureq::http::{HeaderName, Method, StatusCode, header};
+
+use super::client::{Client, Subject, Target, refuse};
+use super::error::{Failure, Reason, RegistryError, printable};
+use super::transport::{Payload, header_text, read_document};
+use crate::image::{
+    Descriptor, Digest, Hasher, Index, IndexEntry, ManifestKind, Platform, Reference, media_type,
+};
+
+/// The largest image manifest, which is what registries accept too.
+/// See <https://github.com/opencontainers/distribution-spec/blob/main/spec.md#pushing-manifests>.
+const LARGEST_MANIFEST: u64 = 4 << 20;
+
+/// The largest index.
+const LARGEST_INDEX: u64 = 8 << 20;
+
+/// How deep indexes may be nested: an index of indexes of images.
+const DEEPEST_INDEX: usize = 2;
+
+/// How many tags are named where the wanted one does not exist.
+const SHOWN_TAGS: usize = 8;
+
+/// The header with the digest of what a registry sends or stored.
+pub(super) const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+
+/// A manifest or index as a registry has it.
+#[derive(Clone, Debug)]
+pub struct FetchedManifest {
+    /// The document, byte for byte.
+    pub bytes: Vec<u8>,
+    /// Its digest, which was verified.
+    pub digest: Digest,
+    /// Its media type.
+    pub media_type: String,
+    /// What it says.
+    pub kind: ManifestKind,
+}
+
+/// The image of one platform.
+#[derive(Clone, Debug)]
+pub struct ResolvedImage {
+    /// The digest of the index that the name stands for, if it stands for one.
+    pub index_digest: Option<Digest>,
+    /// The manifest; its kind is [`ManifestKind::Image`].
+    pub manifest: FetchedManifest,
+}
+
+impl Client {
+    /// Fetches what `reference` names. The bytes are verified against the digest of the
+    /// reference, and against the one that the registry gives.
+    ///
+    /// # Errors
+    /// See [`RegistryError`].
+    pub fn manifest(&self, reference: &Reference) -> Result<FetchedManifest, RegistryError> {
+        let subject = Subject::pull(
+            reference,
+            format!("manifest {}", reference.manifest_selector()),
+        );
+        let result = self.retrying(&subject, || self.fetch_manifest(&subject, reference));
+        match result {
+            Err(error)
+                if matches!(error.reason(), Reason::NotFound) && reference.digest().is_none() =>
+            {
+                let reason = self.explain_missing_tag(&subject);
+                Err(subject.error(reason))
+            }
+            other => other,
+        }
+    }
+
+    /// Fetches the image of `reference` for `platform`, through an index if there is one.
+    /// An image without an index is returned as it is: its config tells its platform.
+    ///
+    /// # Errors
+    /// See [`RegistryError`].
+    pub fn resolve(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+    ) -> Result<ResolvedImage, RegistryError> {
+        let mut fetched = self.manifest(reference)?;
+        let mut index_digest = None;
+        let mut depth = 0;
+        while let ManifestKind::Index(index) = &fetched.kind {
+            depth += 1;
+            let subject = Subject::pull(reference, format!("index {}", fetched.digest));
+            if depth > DEEPEST_INDEX {
+                let why = format!("indexes are nested deeper than {DEEPEST_INDEX}");
+                return Err(subject.error(Reason::Malformed(why)));
+            }
+            let entry = select(index, platform).ok_or_else(|| {
+                subject.error(Reason::NoPlatform {
+                    wanted: platform.to_string(),
+                    available: platforms(index),
+                })
+            })?;
+            let expected = entry.descriptor.clone();
+            let next = self.manifest(&reference.with_digest(&expected.digest))?;
+            let actual = next.bytes.len() as u64;
+            if actual != expected.size {
+                let subject = Subject::pull(reference, format!("manifest {}", expected.digest));
+                return Err(subject.error(Reason::WrongSize {
+                    expected: expected.size,
+                    actual,
+                }));
+            }
+            index_digest.get_or_insert(fetched.digest);
+            fetched = next;
+        }
+        Ok(ResolvedImage {
+            index_digest,
+            manifest: fetched,
+        })
+    }
+
+    fn fetch_manifest(
+        &self,
+        subject: &Subject,
+        reference: &Reference,
+    ) -> Result<FetchedManifest, Failure> {
+        let accept = [
+            media_type::OCI_MANIFEST,
+            media_type::OCI_INDEX,
+            media_type::DOCKER_MANIFEST,
+            media_type::DOCKER_LIST,
+        ];
+        let headers = [(header::ACCEPT, accept.join(", "))];
+        let path = manifest_path(reference);
+        let target = Target::Path(&path);
+        let answer = self.attempt(subject, &Method::GET, target, &headers, &mut Payload::Empty)?;
+        let response = answer.response;
+        if response.status() != StatusCode::OK {
+            return Err(refuse(response));
+        }
+        let content_type = header_text(&response, header::CONTENT_TYPE);
+        let announced = announced_digest(header_text(&response, CONTENT_DIGEST));
+        let bytes = read_document(response, LARGEST_INDEX)?;
+        let pinned = reference.digest();
+        for expected in pinned.iter().chain(&announced) {
+            verify(expected, &bytes)?;
+        }
+        let kind = ManifestKind::parse(&bytes, content_type.as_deref()).map_err(Reason::from)?;
+        let media_type = match &kind {
+            ManifestKind::Image(manifest) => manifest.media_type.clone(),
+            ManifestKind::Index(_) => index_media_type(content_type.as_deref(), &bytes),
+        };
+        if matches!(kind, ManifestKind::Image(_)) && bytes.len() as u64 > LARGEST_MANIFEST {
+            let limit = LARGEST_MANIFEST;
+            return Err(Reason::TooLarge { limit }.into());
+        }
+        Ok(FetchedManifest {
+            digest: pinned.or(announced).unwrap_or_else(|| Digest::of(&bytes)),
+            bytes,
+            media_type,
+            kind,
+        })
+    }
+
+    /// Finds out whether it is the tag or the whole repository that is missing: registries
+    /// answer alike to both.
+    fn explain_missing_tag(&self, subject: &Subject) -> Reason {
+        #[derive(Deserialize)]
+        struct Tags {
+            tags: Option<Vec<String>>,
+        }
+        let path = format!("/v2/{}/tags/list?n={SHOWN_TAGS}", subject.repository);
+        let target = Target::Path(&path);
+        let listed = self
+            .attempt(subject, &Method::GET, target, &[], &mut Payload::Empty)
+            .and_then(|answer| match answer.response.status() {
+                StatusCode::OK => read_document(answer.response, LARGEST_MANIFEST),
+                _ => Err(refuse(answer.response)),
+            });
+        let body = match listed {
+            Ok(body) => body,
+            Err(Failure {
+                reason: Reason::NotFound | Reason::RepositoryNotFound,
+                ..
+            }) => return Reason::RepositoryNotFound,
+            Err(_) => return Reason::NotFound,
+        };
+        let tags = serde_json::from_slice::<Tags>(&body).ok();
+        let tags = tags.and_then(|tags| tags.tags).unwrap_or_default();
+        Reason::TagNotFound {
+            known: tags.iter().take(SHOWN_TAGS).map(|t| printable(t)).collect(),
+        }
+    }
+}
+
+/// Returns the path of the manifest that `reference` names.
+pub(super) fn manifest_path(reference: &Reference) -> String {
+    let (repository, selector) = (reference.repository(), reference.manifest_selector());
+    format!("/v2/{repository}/manifests/{selector}")
+}
+
+/// Parses the registry's own digest of a document. One of an algorithm that kiln does not
+/// know says nothing.
+pub(super) fn announced_digest(header: Option<String>) -> Option<Digest> {
+    header?.trim().parse().ok()
+}
+
+/// Checks that `bytes` have the digest `expected`.
+pub(super) fn verify(expected: &Digest, bytes: &[u8]) -> Result<(), Failure> {
+    let mut hasher = Hasher::new(expected.algorithm());
+    hasher.update(bytes);
+    let actual = hasher.finish();
+    if actual == *expected {
+        return Ok(());
+    }
+    Err(Reason::WrongDigest {
+        expected: expected.clone(),
+        actual,
+    }
+    .into())
+}
+
+/// Picks the entry for `platform`. Where no entry names a platform, a lone one is it.
+fn select<'a>(index: &'a Index, platform: &Platform) -> Option<&'a IndexEntry> {
+    let unnamed = || match &index.entries[..] {
+        [only] if only.platform.is_none() => Some(only),
+        entries => entries
+            .iter()
+            .find(|entry| entry.platform.is_none() && is_index(&entry.descriptor)),
+    };
+    index.select(platform).or_else(unnamed)
+}
+
+fn is_index(descriptor: &Descriptor) -> bool {
+    matches!(
+        descriptor.media_type.as_str(),
+        media_type::OCI_INDEX | media_type::DOCKER_LIST
+    )
+}
+
+/// Returns the platforms of an index's images, for people. Attestations, which call
+/// themselves `unknown/unknown`, are none.
+fn platforms(index: &Index) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for platform in index.entries.iter().filter_map(|e| e.platform.as_ref()) {
+        let name = printable(&platform.to_string());
+        if platform.os != "unknown" && !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
+}
+
+/// Returns what an index calls itself, else what the registry calls it.
+fn index_media_type(content_type: Option<&str>, bytes: &[u8]) -> String {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Head {
+        media_type: Option<String>,
+    }
+    let own = serde_json::from_slice::<Head>(bytes).ok();
+    let named = own.and_then(|head| head.media_type).or_else(|| {
+        let named = content_type?.split(';').next()?.trim();
+        [media_type::OCI_INDEX, media_type::DOCKER_LIST]
+            .contains(&named)
+            .then(|| named.to_owned())
+    });
+    named.unwrap_or_else(|| media_type::OCI_INDEX.to_owned())
+}

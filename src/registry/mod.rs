@@ -1,0 +1,32 @@
+//! A client of registries: pulls and pushes manifests and blobs, streaming and verified.
+//! See <https://github.com/opencontainers/distribution-spec/blob/main/spec.md>.
+//!
+//! [`Client`] is what the rest of kiln sees. Below it, `transport` does one HTTP exchange
+//! (proxies, redirects), `auth` knows what a registry asks of its callers, `retry` decides
+//! what is worth a second try, and [`Credentials`] finds what `docker login` left behind.
+
+mod auth;
+mod blob;
+mod client;
+mod credentials;
+mod endpoint;
+mod error;
+mod manifest;
+mod proxy;
+mod push;
+mod retry;
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod testserver;
+mod transport;
+
+pub use blob::BlobReader;
+pub use client::{Client, ClientOptions, Progress};
+pub use credentials::{Credential, CredentialPaths, Credentials, CredentialsError, HelperRunner};
+pub use error::{Reason, RegistryError, ServerAnswer};
+pub use manifest::{FetchedManifest, ResolvedImage};
+pub use proxy::Proxies;
+pub use push::Pushed;
+pub use retry::RetryPolicy;
+pub use transport::Timeouts;

@@ -1,0 +1,162 @@
+//! A stack of layers as the root of a sandbox: the overlay, the mount points that are
+//! missing, the files that every container has, the user.
+
+mod root;
+mod user;
+
+pub use root::{Changes, Root};
+pub use user::{Identity, UserError, home_of, lookup_chown, lookup_user};
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use kiln_runtime::capability::CapabilitySet;
+use kiln_runtime::seccomp::{Policy, Program};
+use kiln_runtime::{Builder, Mount, Network, OverlayKind, Spec, Step, User};
+
+use crate::layer::{LayerError, View};
+use crate::store::{Session, Stack, Store, StoreError};
+
+/// The PATH of an image that sets none, as docker has it.
+pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Why a sandbox could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxError {
+    /// The runtime.
+    #[error(transparent)]
+    Runtime(#[from] kiln_runtime::Error),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A layer.
+    #[error(transparent)]
+    Layer(#[from] LayerError),
+    /// A user that is not there.
+    #[error(transparent)]
+    User(#[from] UserError),
+    /// A file operation.
+    #[error("cannot prepare the sandbox: {0}")]
+    Io(#[from] std::io::Error),
+}
+
+impl SandboxError {
+    /// Returns what a person can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            SandboxError::Runtime(error) => error.hint(),
+            SandboxError::Store(error) => error.hint(),
+            SandboxError::Layer(error) => error.hint(),
+            SandboxError::User(error) => error.hint(),
+            SandboxError::Io(error) => match error.kind() {
+                std::io::ErrorKind::StorageFull => Some("the disk of the store is full".to_owned()),
+                _ => None,
+            },
+        }
+    }
+}
+
+/// What sandboxes are made with: one per kiln process.
+pub struct Sandboxes {
+    builder: Builder,
+    store: Store,
+    session: std::sync::Arc<Session>,
+    overlay: OverlayKind,
+    seccomp: Program,
+}
+
+/// A command to be run in a sandbox.
+pub struct Command {
+    /// The command line.
+    pub args: Vec<Vec<u8>>,
+    /// The whole environment.
+    pub env: Vec<String>,
+    /// The working directory; it must exist.
+    pub cwd: Vec<u8>,
+    /// Who runs it.
+    pub user: User,
+    /// Which network it sees.
+    pub network: Network,
+    /// The host name.
+    pub hostname: String,
+    /// Standard input, output and error.
+    pub stdio: [OwnedFd; 3],
+}
+
+impl Sandboxes {
+    /// Prepares what all sandboxes have in common.
+    ///
+    /// # Errors
+    /// The seccomp policy does not compile for this machine.
+    pub fn new(
+        builder: &Builder,
+        store: &Store,
+        session: &std::sync::Arc<Session>,
+        overlay: OverlayKind,
+    ) -> Result<Sandboxes, SandboxError> {
+        let seccomp = Policy::default_policy()
+            .compile(CapabilitySet::default_set())
+            .map_err(kiln_runtime::Error::from)?;
+        Ok(Sandboxes {
+            builder: builder.clone(),
+            store: store.clone(),
+            session: session.clone(),
+            overlay,
+            seccomp,
+        })
+    }
+
+    /// Returns the store that the layers are in.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Prepares a writable root on top of a stack.
+    ///
+    /// # Errors
+    /// See [`SandboxError`].
+    pub fn root(&self, stack: &Stack, view: &View) -> Result<Root, SandboxError> {
+        Root::prepare(self, stack, view)
+    }
+
+    /// Starts a command in a root.
+    ///
+    /// # Errors
+    /// See [`SandboxError`].
+    pub fn start(&self, root: &Root, command: Command) -> Result<Step, SandboxError> {
+        let bind = |target: &str, source: &Path| -> Result<Mount, SandboxError> {
+            Ok(Mount {
+                target: target.as_bytes().to_vec(),
+                source: kiln_runtime::mount_file(source, false)?,
+            })
+        };
+        let mounts = vec![
+            bind("/etc/resolv.conf", &root.resolv_conf(command.network)?)?,
+            bind("/etc/hosts", &root.hosts(&command.hostname)?)?,
+        ];
+        let spec = Spec {
+            root: root.mount()?,
+            args: command.args,
+            env: command.env.into_iter().map(String::into_bytes).collect(),
+            cwd: command.cwd,
+            user: command.user,
+            network: command.network,
+            hostname: command.hostname,
+            mounts,
+            capabilities: CapabilitySet::default_set(),
+            seccomp: Some(self.seccomp.clone()),
+            rlimits: Vec::new(),
+            stdio: command.stdio,
+        };
+        Ok(self.builder.spawn(spec)?)
+    }
+}
+
+/// Opens /dev/null for reading.
+///
+/// # Errors
+/// It is not there.
+pub fn dev_null() -> std::io::Result<OwnedFd> {
+    let file = std::fs::File::open("/dev/null")?;
+    file.as_fd().try_clone_to_owned()
+}

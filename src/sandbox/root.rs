@@ -1,0 +1,197 @@
+//! A writable root over a stack of layers.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use kiln_runtime::{Layers, Network, Overlay, OverlayKind};
+
+use super::SandboxError;
+use crate::layer::{Attributes, LayerWriter, Ownership, UpperKind, View};
+use crate::store::{Session, Stack};
+
+/// Mount points that every sandbox needs, and whether they are directories.
+const MOUNT_POINTS: [(&str, bool); 5] = [
+    ("proc", true),
+    ("dev", true),
+    ("sys", true),
+    ("etc/resolv.conf", false),
+    ("etc/hosts", false),
+];
+
+/// A writable root: an overlay whose changes go to a directory of the session.
+///
+/// Mount points that the image lacks are in a layer of their own that lies between the image
+/// and the changes, and repeats the attributes of existing directories. So nothing that
+/// kiln makes for a mount can ever be seen in the changes.
+pub struct Root {
+    directory: PathBuf,
+    session: Arc<Session>,
+    ownership: Ownership,
+    overlay: Option<Overlay>,
+    kind: OverlayKind,
+}
+
+/// The changes that were made in a root.
+pub struct Changes {
+    /// A directory of the session with the changed tree in `fs`.
+    pub staged: PathBuf,
+    /// Whose forms of deletions the tree has.
+    pub kind: UpperKind,
+}
+
+impl Root {
+    pub(super) fn prepare(
+        shop: &super::Sandboxes,
+        stack: &Stack,
+        view: &View,
+    ) -> Result<Root, SandboxError> {
+        let (session, kind) = (&shop.session, shop.overlay);
+        let directory = session.directory()?;
+        let mut root = Root {
+            directory,
+            session: session.clone(),
+            ownership: shop.store.form().ownership,
+            overlay: None,
+            kind,
+        };
+        for name in ["staged", "staged/fs", "work", "scratch"] {
+            fs::create_dir(root.directory.join(name))?;
+        }
+        let upper = root.directory.join("staged/fs");
+        // The overlay shows the attributes of the upper root as those of its own.
+        copy_root_attributes(view, &upper, root.ownership)?;
+        let mut lowers: Vec<PathBuf> = Vec::new();
+        if let Some(stubs) = root.make_mount_points(view)? {
+            lowers.push(stubs);
+        }
+        lowers.extend(stack.layers().iter().rev().map(|layer| layer.fs()));
+        let layers = Layers {
+            lowers: &lowers,
+            upper: &upper,
+            work: &root.directory.join("work"),
+            scratch: &root.directory.join("scratch"),
+        };
+        root.overlay = Some(Overlay::mount(&shop.builder, &layers, kind)?);
+        Ok(root)
+    }
+
+    /// Makes a layer of the mount points that the image lacks; nothing where it lacks none.
+    fn make_mount_points(&self, view: &View) -> Result<Option<PathBuf>, SandboxError> {
+        let mut missing = Vec::new();
+        for (path, is_directory) in MOUNT_POINTS {
+            let resolved = view.resolve(path.as_bytes(), true)?;
+            if resolved.node.is_none() {
+                missing.push((resolved.path, is_directory));
+            }
+        }
+        // An overlay has at least one layer below: for an empty image, this is it.
+        if missing.is_empty() {
+            return Ok(None);
+        }
+        let stubs = self.directory.join("stubs");
+        fs::create_dir(&stubs)?;
+        let directory = File::open(&stubs)?;
+        let mut writer = LayerWriter::new(directory.as_fd(), view, self.ownership)?.keep_times();
+        for (path, is_directory) in missing {
+            if is_directory {
+                writer.ensure_dir(&path, 0o755, 0, 0)?;
+            } else {
+                let parent = path.iter().rposition(|b| *b == b'/').unwrap_or(0);
+                writer.ensure_dir(&path[..parent], 0o755, 0, 0)?;
+                let attributes = Attributes {
+                    mode: 0o644,
+                    ..Attributes::default()
+                };
+                writer.put_file(&path, &mut io::empty(), &attributes)?;
+            }
+        }
+        writer.finish()?;
+        Ok(Some(stubs))
+    }
+
+    pub(super) fn mount(&self) -> Result<OwnedFd, SandboxError> {
+        match &self.overlay {
+            Some(overlay) => Ok(overlay.root()?),
+            None => Err(io::Error::other("the root is not mounted").into()),
+        }
+    }
+
+    /// Writes the resolver's configuration of a sandbox.
+    pub(super) fn resolv_conf(&self, network: Network) -> Result<PathBuf, SandboxError> {
+        let text = match network {
+            // With the host's network, its resolvers are reachable, those on loopback too.
+            Network::Host => fs::read("/etc/resolv.conf").unwrap_or_default(),
+            Network::None => Vec::new(),
+        };
+        self.file("resolv.conf", &text)
+    }
+
+    /// Writes the table of host names of a sandbox.
+    pub(super) fn hosts(&self, hostname: &str) -> Result<PathBuf, SandboxError> {
+        let text = format!(
+            "127.0.0.1\tlocalhost {hostname}\n\
+             ::1\tlocalhost ip6-localhost ip6-loopback\n\
+             fe00::0\tip6-localnet\n\
+             ff00::0\tip6-mcastprefix\n\
+             ff02::1\tip6-allnodes\n\
+             ff02::2\tip6-allrouters\n"
+        );
+        self.file("hosts", text.as_bytes())
+    }
+
+    /// Writes a file that the sandbox's root owns.
+    fn file(&self, name: &str, bytes: &[u8]) -> Result<PathBuf, SandboxError> {
+        let path = self.directory.join(name);
+        let mut file = File::create(&path)?;
+        file.write_all(bytes)?;
+        file.set_permissions(fs::Permissions::from_mode(0o644))?;
+        if let Some(id) = self.ownership.to_stored(0) {
+            std::os::unix::fs::fchown(&file, Some(id), Some(id))?;
+        }
+        Ok(path)
+    }
+
+    /// Ends the overlay and returns the changes. All processes of the sandbox must have ended.
+    ///
+    /// # Errors
+    /// A directory can't be moved.
+    pub fn into_changes(mut self) -> Result<Changes, SandboxError> {
+        if let Some(overlay) = self.overlay.take() {
+            overlay.finish();
+        }
+        let staged = self.session.directory()?;
+        fs::remove_dir(&staged)?;
+        fs::rename(self.directory.join("staged"), &staged)?;
+        Ok(Changes {
+            staged,
+            kind: match self.kind {
+                OverlayKind::Kernel => UpperKind::Overlay,
+                OverlayKind::Fuse => UpperKind::Fuse,
+            },
+        })
+    }
+}
+
+impl Drop for Root {
+    fn drop(&mut self) {
+        if let Some(overlay) = self.overlay.take() {
+            overlay.finish();
+        }
+        self.session.discard(&self.directory);
+    }
+}
+
+/// Gives an empty directory the attributes of a view's root.
+fn copy_root_attributes(
+    view: &View,
+    path: &Path,
+    ownership: Ownership,
+) -> Result<(), SandboxError> {
+    let directory = File::open(path)?;
+    LayerWriter::new(directory.as_fd(), view, ownership)?.finish()?;
+    Ok(())
+}

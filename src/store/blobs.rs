@@ -1,0 +1,174 @@
+//! Blobs, by digest.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::PathBuf;
+
+use super::{IoContext, Result, Session, Store, StoreError};
+use crate::image::{Digest, Hasher};
+
+/// No manifest or config is larger, in bytes.
+const DOCUMENT_LIMIT: u64 = 16 << 20;
+
+/// A blob that is being written. It is published by [`BlobWriter::commit`].
+pub struct BlobWriter {
+    store: Store,
+    path: PathBuf,
+    file: io::BufWriter<File>,
+    hasher: Hasher,
+    size: u64,
+}
+
+impl Write for BlobWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        self.hasher.update(&bytes[..written]);
+        self.size += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl BlobWriter {
+    /// Publishes the blob under the digest of what was written, and returns digest and size.
+    ///
+    /// # Errors
+    /// Disk full, and the like.
+    pub fn commit(mut self) -> Result<(Digest, u64)> {
+        self.file.flush().at("cannot write", &self.path)?;
+        let digest = self.hasher.finish();
+        let target = self.store.blob_path(&digest);
+        fs::rename(&self.path, &target).at("cannot publish", &target)?;
+        Ok((digest, self.size))
+    }
+}
+
+impl Store {
+    /// Returns where a blob is, or would be.
+    pub fn blob_path(&self, digest: &Digest) -> PathBuf {
+        self.dir("blobs")
+            .join(digest.algorithm().name())
+            .join(digest.hex())
+    }
+
+    /// Tells whether a blob is here.
+    pub fn has_blob(&self, digest: &Digest) -> bool {
+        self.blob_path(digest).exists()
+    }
+
+    /// Starts to write a blob.
+    ///
+    /// # Errors
+    /// Disk full, and the like.
+    pub fn new_blob(&self, session: &Session) -> Result<BlobWriter> {
+        let path = session.file();
+        let file = File::create_new(&path).at("cannot create", &path)?;
+        Ok(BlobWriter {
+            store: self.clone(),
+            path,
+            file: io::BufWriter::with_capacity(1 << 17, file),
+            hasher: Hasher::new(crate::image::Algorithm::Sha256),
+            size: 0,
+        })
+    }
+
+    /// Writes a document, such as a manifest or a config.
+    ///
+    /// # Errors
+    /// Disk full, and the like.
+    pub fn write_document(&self, bytes: &[u8]) -> Result<Digest> {
+        let digest = Digest::of(bytes);
+        self.write_document_as(&digest, bytes)?;
+        Ok(digest)
+    }
+
+    /// Writes a document under a digest that the caller has verified.
+    ///
+    /// # Errors
+    /// Disk full, and the like.
+    pub fn write_document_as(&self, digest: &Digest, bytes: &[u8]) -> Result<()> {
+        let path = self.blob_path(digest);
+        // After a crash there may be one whose bytes were lost: reading tells.
+        if self.read_document(digest).is_ok() {
+            return Ok(());
+        }
+        super::files::write_atomically(&path, bytes)
+    }
+
+    /// Reads a document and verifies it.
+    ///
+    /// # Errors
+    /// [`StoreError::NoBlob`], or [`StoreError::Damaged`] where the digest is another.
+    pub fn read_document(&self, digest: &Digest) -> Result<Vec<u8>> {
+        let path = self.blob_path(digest);
+        let bytes = super::files::read_bounded(&path, DOCUMENT_LIMIT)?
+            .ok_or_else(|| StoreError::NoBlob(digest.clone()))?;
+        let mut hasher = Hasher::new(digest.algorithm());
+        hasher.update(&bytes);
+        let found = hasher.finish();
+        if found != *digest {
+            return Err(StoreError::Damaged {
+                path,
+                reason: format!("its digest is {found}"),
+            });
+        }
+        Ok(bytes)
+    }
+
+    /// Opens a blob for streaming. What reads it verifies it.
+    ///
+    /// # Errors
+    /// [`StoreError::NoBlob`].
+    pub fn open_blob(&self, digest: &Digest) -> Result<File> {
+        let path = self.blob_path(digest);
+        match File::open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(StoreError::NoBlob(digest.clone()))
+            }
+            other => other.at("cannot read", &path),
+        }
+    }
+}
+
+/// A reader that hashes what passes, and fails at the end where the digest is another.
+pub struct Verifying<R> {
+    inner: R,
+    hasher: Option<Hasher>,
+    expected: Digest,
+}
+
+impl<R: Read> Verifying<R> {
+    /// Wraps a reader of the blob `expected`.
+    pub fn new(inner: R, expected: Digest) -> Verifying<R> {
+        Verifying {
+            inner,
+            hasher: Some(Hasher::new(expected.algorithm())),
+            expected,
+        }
+    }
+}
+
+impl<R: Read> Read for Verifying<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(&buffer[..read]);
+        }
+        if read == 0
+            && !buffer.is_empty()
+            && let Some(hasher) = self.hasher.take()
+        {
+            let found = hasher.finish();
+            if found != self.expected {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    format!("wrong digest: expected {}, found {found}", self.expected),
+                ));
+            }
+        }
+        Ok(read)
+    }
+}

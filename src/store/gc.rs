@@ -1,0 +1,149 @@
+//! Collection of what nothing refers to any more.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use super::layers::CompressedBlob;
+use super::{Result, Store};
+use crate::image::{ChainId, DiffId, Digest, ManifestKind};
+
+/// What a collection took away.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Freed {
+    /// Layer trees.
+    pub layers: usize,
+    /// Blobs.
+    pub blobs: usize,
+}
+
+/// What images and step records refer to.
+#[derive(Default)]
+struct Live {
+    blobs: BTreeSet<Digest>,
+    diff_ids: BTreeSet<DiffId>,
+    chain_ids: BTreeSet<ChainId>,
+}
+
+impl Store {
+    /// Declares that this process uses the store: no collection runs meanwhile.
+    ///
+    /// # Errors
+    /// The lock can't be taken.
+    pub fn lease(&self) -> Result<super::Lock> {
+        self.lock_shared("use")
+    }
+
+    /// Moves layers and blobs that no image and no step record refers to into the trash.
+    /// Does nothing, and returns nothing, while another process uses the store.
+    ///
+    /// # Errors
+    /// A directory can't be read.
+    pub fn collect(&self) -> Result<Option<Freed>> {
+        let Some(_alone) = self.try_lock("use")? else {
+            return Ok(None);
+        };
+        let live = self.live()?;
+        let mut freed = Freed::default();
+        let mut kept = BTreeSet::new();
+        for kind in ["diff", "chain"] {
+            for form in super::files::names(&self.dir(kind))? {
+                let directory = self.dir(kind).join(form);
+                for hex in super::files::names(&directory)? {
+                    let link = directory.join(&hex);
+                    let id = fs::read_link(&link)
+                        .ok()
+                        .and_then(|target| target.file_name().map(ToOwned::to_owned));
+                    let alive = self.link_is_live(kind, &hex, id.as_deref(), &live);
+                    match id {
+                        Some(id) if alive => {
+                            kept.insert(id);
+                        }
+                        _ => {
+                            super::files::remove_file(&link)?;
+                        }
+                    }
+                }
+            }
+        }
+        for id in super::files::names(&self.dir("layers"))? {
+            if !kept.contains(std::ffi::OsStr::new(&id)) {
+                self.trash(&self.dir("layers").join(id))?;
+                freed.layers += 1;
+            }
+        }
+        for algorithm in ["sha256", "sha512"] {
+            for hex in super::files::names(&self.dir("blobs").join(algorithm))? {
+                let digest = format!("{algorithm}:{hex}").parse::<Digest>();
+                if digest.as_ref().is_ok_and(|d| live.blobs.contains(d)) {
+                    continue;
+                }
+                self.trash(&self.dir("blobs").join(algorithm).join(hex))?;
+                freed.blobs += 1;
+            }
+        }
+        Ok(Some(freed))
+    }
+
+    fn link_is_live(
+        &self,
+        kind: &str,
+        hex: &str,
+        id: Option<&std::ffi::OsStr>,
+        live: &Live,
+    ) -> bool {
+        let Ok(digest) = format!("sha256:{hex}").parse::<Digest>() else {
+            return false;
+        };
+        if kind == "diff" {
+            return live.diff_ids.contains(&DiffId(digest));
+        }
+        // A step record names the diff id, not the chain that its layer was made in.
+        live.chain_ids.contains(&ChainId(digest))
+            || id.is_some_and(|id| {
+                #[derive(serde::Deserialize)]
+                struct Head {
+                    diff_id: DiffId,
+                }
+                let path = self.dir("layers").join(id).join("layer.json");
+                super::files::read_json::<Head>(&path)
+                    .ok()
+                    .flatten()
+                    .is_some_and(|head| live.diff_ids.contains(&head.diff_id))
+            })
+    }
+
+    fn live(&self) -> Result<Live> {
+        let mut live = Live::default();
+        for image in self.images()? {
+            live.blobs.insert(image.id.clone());
+            let mut below = None;
+            for diff_id in &image.config.rootfs.diff_ids {
+                let chain_id = ChainId::extend(below.as_ref(), diff_id);
+                live.chain_ids.insert(chain_id.clone());
+                live.diff_ids.insert(diff_id.clone());
+                below = Some(chain_id);
+            }
+            for digest in image.refs.iter().filter_map(|r| r.manifest.clone()) {
+                if let Ok(bytes) = self.read_document(&digest)
+                    && let Ok(ManifestKind::Image(manifest)) = ManifestKind::parse(&bytes, None)
+                {
+                    live.blobs
+                        .extend(manifest.layers.into_iter().map(|l| l.digest));
+                }
+                live.blobs.insert(digest);
+            }
+        }
+        for (_, record) in self.step_records()? {
+            live.diff_ids.extend(record.diff_id);
+        }
+        for diff_id in &live.diff_ids {
+            let blobs = self.compressed(diff_id);
+            live.blobs.extend(
+                blobs
+                    .into_iter()
+                    .map(|b: CompressedBlob| b.descriptor.digest),
+            );
+        }
+        Ok(live)
+    }
+}

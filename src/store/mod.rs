@@ -1,0 +1,216 @@
+//! The store: one directory of plain files, safe for many processes at once.
+//!
+//! ```text
+//! refs/<encoded name>        a name and its image
+//! images/<hex>               an image by its config digest: when it came here
+//! blobs/sha256/<hex>         manifests, configs, layers as pulled or compressed for export
+//! compressed/<diff_id hex>   which blobs hold a layer, by compression
+//! layers/<id>/{fs,layer.json}    extracted trees, immutable
+//! diff/<form>/<diff_id hex>  → layers/<id>, where the tree does not depend on what lies below
+//! chain/<form>/<chain_id hex> → layers/<id>, where it does
+//! cache/<key>                step records
+//! tmp/<session>/             work of one process, with a lock that it holds
+//! trash/                     what is being removed
+//! locks/                     lock files, never renamed
+//! ```
+//!
+//! Data is written below `tmp/` and renamed; references are published last. After a crash
+//! there may be garbage, never a broken image.
+
+mod blobs;
+mod cache;
+mod files;
+mod gc;
+mod images;
+mod layers;
+mod session;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+pub use blobs::BlobWriter;
+pub use cache::StepRecord;
+pub use gc::Freed;
+pub use images::{Image, RefRecord, Removed};
+pub use layers::{CompressedBlob, Layer, Stack};
+pub use session::{Lock, Session};
+
+use crate::image::{Digest, ReferenceError};
+use crate::layer::Ownership;
+
+/// What can go wrong in the store.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A file operation failed.
+    #[error("{action} {path}: {source}")]
+    Io {
+        /// What was tried, such as `cannot write`.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A file of the store does not hold what it should.
+    #[error("{path} is damaged: {reason}")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A blob that is not there.
+    #[error("blob {0} is not in the store")]
+    NoBlob(Digest),
+    /// No image has this name or id.
+    #[error("no such image: {0}")]
+    NoImage(String),
+    /// An id prefix that several images share.
+    #[error("the id {0} is ambiguous: several images start with it")]
+    Ambiguous(String),
+    /// A name that is no reference.
+    #[error(transparent)]
+    Reference(#[from] ReferenceError),
+    /// An image that can't be removed by its id alone.
+    #[error("unable to delete {id}: the image has several names ({names})")]
+    SeveralNames {
+        /// The short id.
+        id: String,
+        /// Its names.
+        names: String,
+    },
+    /// A layer tree could not be read.
+    #[error(transparent)]
+    Layer(#[from] crate::layer::LayerError),
+}
+
+impl StoreError {
+    /// Returns what a person can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            StoreError::Io { source, .. } => match source.kind() {
+                io::ErrorKind::StorageFull => Some(
+                    "the disk is full: remove images with `kiln rmi`, or put the store elsewhere with --root"
+                        .to_owned(),
+                ),
+                io::ErrorKind::PermissionDenied => Some(
+                    "the store belongs to another user? choose one with --root or KILN_ROOT".to_owned(),
+                ),
+                _ => None,
+            },
+            StoreError::NoImage(name) => {
+                Some(format!("`kiln images` lists what there is; `kiln pull {name}` fetches it"))
+            }
+            StoreError::Damaged { .. } | StoreError::NoBlob(_) => {
+                Some("pull or build the image again".to_owned())
+            }
+            StoreError::SeveralNames { .. } => {
+                Some("remove it by name, or all of it with -f".to_owned())
+            }
+            StoreError::Layer(error) => error.hint(),
+            _ => None,
+        }
+    }
+}
+
+/// The result of a store operation.
+pub type Result<T> = std::result::Result<T, StoreError>;
+
+/// Attaches what was tried, and on what, to an I/O error.
+pub(crate) trait IoContext<T> {
+    /// Turns the error into a [`StoreError::Io`].
+    fn at(self, action: &'static str, path: &Path) -> Result<T>;
+}
+
+impl<T, E: Into<io::Error>> IoContext<T> for std::result::Result<T, E> {
+    fn at(self, action: &'static str, path: &Path) -> Result<T> {
+        self.map_err(|source| StoreError::Io {
+            action,
+            path: path.to_owned(),
+            source: source.into(),
+        })
+    }
+}
+
+/// How trees are stored: the ownership, and the id map that it was made under.
+#[derive(Clone, Debug)]
+pub struct Form {
+    /// How image ids are stored.
+    pub ownership: Ownership,
+    /// A name for it, safe in a path. Trees of one name are never read under another.
+    pub name: String,
+}
+
+/// An open store.
+#[derive(Clone, Debug)]
+pub struct Store {
+    root: PathBuf,
+    form: Form,
+}
+
+impl Store {
+    /// Opens the store in a directory, which is made where it is missing. Trees are stored as
+    /// one who has a single id can, until [`Store::with_form`] says otherwise.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] where the directory can't be made or written.
+    pub fn open(root: &Path) -> Result<Store> {
+        let root = std::path::absolute(root).at("cannot resolve", root)?;
+        let form = Form {
+            ownership: Ownership::Single,
+            name: "single".to_owned(),
+        };
+        let store = Store { root, form };
+        // One look tells whether all is there: the last directory that is made.
+        if !store.dir("locks").is_dir() {
+            files::create_private_dir(&store.root)?;
+            for name in [
+                "refs",
+                "images",
+                "blobs/sha256",
+                "blobs/sha512",
+                "compressed",
+                "layers",
+                "diff",
+                "chain",
+                "cache",
+                "tmp",
+                "trash",
+                "locks",
+            ] {
+                let dir = store.dir(name);
+                std::fs::create_dir_all(&dir).at("cannot create", &dir)?;
+            }
+        }
+        Ok(store)
+    }
+
+    /// Returns the store with trees of another form.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] where its directories can't be made.
+    pub fn with_form(mut self, form: Form) -> Result<Store> {
+        self.form = form;
+        for kind in ["diff", "chain"] {
+            let dir = self.dir(kind).join(&self.form.name);
+            if !dir.is_dir() {
+                std::fs::create_dir_all(&dir).at("cannot create", &dir)?;
+            }
+        }
+        Ok(self)
+    }
+
+    /// Returns the directory that the store is in.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Returns how trees are stored here.
+    pub fn form(&self) -> &Form {
+        &self.form
+    }
+
+    fn dir(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+}

@@ -1,0 +1,150 @@
+//! Images between a registry and the store.
+
+mod layers;
+mod pull;
+mod push;
+
+pub use layers::{LayerSource, bring_layers};
+pub use pull::{Pulled, pull};
+pub use push::{Exported, compress_layers, manifest_of, push};
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::event::{Event, Reporter, StepId, TransferId, TransferOutcome, Verb};
+use crate::image::{Digest, Platform, Reference};
+use crate::layer::LayerError;
+use crate::registry::RegistryError;
+use crate::store::{Session, Store, StoreError};
+
+/// Why an image could not be brought or sent.
+#[derive(Debug, thiserror::Error)]
+pub enum TransferError {
+    /// The registry.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A layer that can't be extracted.
+    #[error("layer {digest}: {source}")]
+    Layer {
+        /// The layer's blob or diff id.
+        digest: Digest,
+        /// Why not.
+        source: LayerError,
+    },
+    /// Reading a layer failed.
+    #[error("layer {digest}: {source}")]
+    Read {
+        /// The layer's blob or diff id.
+        digest: Digest,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The tar in a layer is another than the config says.
+    #[error(
+        "layer {digest}: its content has the diff id {found}, and the image's config says {expected}"
+    )]
+    WrongDiffId {
+        /// The layer's blob.
+        digest: Digest,
+        /// From the config.
+        expected: Digest,
+        /// From the content.
+        found: Digest,
+    },
+    /// A config that does not fit its manifest, or is none.
+    #[error("the image's config is unusable: {0}")]
+    Config(String),
+    /// The image is for another platform.
+    #[error("{reference} is an image for {found}, and {wanted} is wanted")]
+    Platform {
+        /// The image.
+        reference: Reference,
+        /// Its platform.
+        found: Platform,
+        /// What was asked for.
+        wanted: Platform,
+    },
+}
+
+impl TransferError {
+    /// Returns what a person can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            TransferError::Registry(error) => error.hint(),
+            TransferError::Store(error) => error.hint(),
+            TransferError::Layer { source, .. } => source.hint(),
+            TransferError::Read { source, .. } => {
+                RegistryError::in_io_error(source).and_then(RegistryError::hint)
+            }
+            TransferError::WrongDiffId { .. } | TransferError::Config(_) => Some(
+                "the image is damaged or was tampered with where it comes from; nothing of it was kept"
+                    .to_owned(),
+            ),
+            TransferError::Platform { found, .. } => {
+                Some(format!("say --platform={found} to use it all the same"))
+            }
+        }
+    }
+}
+
+/// What a transfer works with.
+pub struct Transfer<'a> {
+    /// Where images are kept.
+    pub store: &'a Store,
+    /// Where half-done things are.
+    pub session: &'a Session,
+    /// Who is told.
+    pub reporter: &'a Arc<dyn Reporter>,
+    /// The step that this is part of.
+    pub step: Option<StepId>,
+}
+
+impl Transfer<'_> {
+    /// Reports a transfer, and returns a handle for its progress.
+    fn begin(&self, name: &str, verb: Verb, total: Option<u64>) -> Reported {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let id = TransferId(NEXT.fetch_add(1, Ordering::Relaxed));
+        self.reporter.report(Event::TransferStarted {
+            id,
+            step: self.step,
+            name: name.to_owned(),
+            verb,
+            total,
+        });
+        Reported {
+            id,
+            reporter: self.reporter.clone(),
+            outcome: TransferOutcome::Failed,
+        }
+    }
+}
+
+/// A transfer that was reported to have begun; its end is reported when this is dropped.
+struct Reported {
+    id: TransferId,
+    reporter: Arc<dyn Reporter>,
+    outcome: TransferOutcome,
+}
+
+impl Reported {
+    fn progress(&self) -> Arc<dyn Fn(u64) + Send + Sync> {
+        let (id, reporter) = (self.id, self.reporter.clone());
+        Arc::new(move |bytes| reporter.report(Event::TransferProgress { id, bytes }))
+    }
+
+    fn end(mut self, outcome: TransferOutcome) {
+        self.outcome = outcome;
+    }
+}
+
+impl Drop for Reported {
+    fn drop(&mut self) {
+        self.reporter.report(Event::TransferFinished {
+            id: self.id,
+            outcome: self.outcome,
+        });
+    }
+}

@@ -1,0 +1,129 @@
+//! Images out of a registry.
+
+use std::io::Read;
+use std::sync::Arc;
+
+use super::layers::{LayerSource, bring_layers};
+use super::{Transfer, TransferError};
+use crate::image::{
+    Descriptor, DiffId, Digest, ImageConfig, ManifestError, ManifestKind, Platform, Reference,
+};
+use crate::registry::Client;
+use crate::store::Stack;
+
+/// No config is larger, in bytes.
+const CONFIG_LIMIT: u64 = 8 << 20;
+
+/// An image that was pulled.
+pub struct Pulled {
+    /// The digest of its config.
+    pub id: Digest,
+    /// Its config.
+    pub config: ImageConfig,
+    /// Its layers.
+    pub stack: Stack,
+    /// What the name stands for in the registry: the index, else the manifest.
+    pub digest: Digest,
+    /// Whether the name stood for the same image before.
+    pub unchanged: bool,
+}
+
+/// The blobs of one repository.
+struct Repository<'a> {
+    client: &'a Client,
+    reference: &'a Reference,
+}
+
+impl LayerSource for Repository<'_> {
+    fn open(
+        &self,
+        layer: &Descriptor,
+        progress: Arc<dyn Fn(u64) + Send + Sync>,
+    ) -> Result<Box<dyn Read + Send>, TransferError> {
+        let reader = self.client.blob(self.reference, layer)?;
+        Ok(Box::new(reader.with_progress(progress)))
+    }
+}
+
+/// Pulls an image, and gives it its name in the store when all of it is there. With
+/// `any_platform`, an image for another platform is taken too.
+///
+/// # Errors
+/// See [`TransferError`]. Nothing is published then, but layers that had come whole.
+pub fn pull(
+    transfer: &Transfer<'_>,
+    client: &Client,
+    reference: &Reference,
+    platform: &Platform,
+    any_platform: bool,
+) -> Result<Pulled, TransferError> {
+    let resolved = client.resolve(reference, platform)?;
+    let ManifestKind::Image(manifest) = &resolved.manifest.kind else {
+        let error = ManifestError::UnknownMediaType(resolved.manifest.media_type.clone());
+        return Err(TransferError::Config(error.to_string()));
+    };
+    let store = transfer.store;
+    let config_bytes = match store.read_document(&manifest.config.digest) {
+        Ok(bytes) => bytes,
+        Err(_) => {
+            if manifest.config.size > CONFIG_LIMIT {
+                let text = format!("it has {} bytes", manifest.config.size);
+                return Err(TransferError::Config(text));
+            }
+            let mut bytes = Vec::new();
+            let digest = manifest.config.digest.clone();
+            client
+                .blob(reference, &manifest.config)?
+                .read_to_end(&mut bytes)
+                .map_err(|source| TransferError::Read { digest, source })?;
+            bytes
+        }
+    };
+    let config: ImageConfig =
+        serde_json::from_slice(&config_bytes).map_err(|e| TransferError::Config(e.to_string()))?;
+    if !any_platform && !config.architecture.is_empty() && !config.platform().matches(platform) {
+        return Err(TransferError::Platform {
+            reference: reference.clone(),
+            found: config.platform(),
+            wanted: platform.clone(),
+        });
+    }
+    let layers = pair(&manifest.layers, &config)?;
+    let repository = Repository { client, reference };
+    let stack = bring_layers(transfer, &layers, &repository)?;
+    let id = manifest.config.digest.clone();
+    store.write_document_as(&id, &config_bytes)?;
+    store.write_document_as(&resolved.manifest.digest, &resolved.manifest.bytes)?;
+    store.sync(stack.layers())?;
+    store.publish_image(&id, &stack)?;
+    let before = store.reference(reference)?;
+    let manifest_digest = resolved.manifest.digest.clone();
+    store.tag(reference, &id, Some(manifest_digest.clone()))?;
+    Ok(Pulled {
+        unchanged: before.is_some_and(|r| r.image == id),
+        digest: resolved.index_digest.unwrap_or(manifest_digest),
+        id,
+        config,
+        stack,
+    })
+}
+
+/// Pairs the layers of a manifest with the diff ids of its config.
+pub(crate) fn pair(
+    layers: &[Descriptor],
+    config: &ImageConfig,
+) -> Result<Vec<(Descriptor, DiffId)>, TransferError> {
+    let diff_ids = &config.rootfs.diff_ids;
+    if diff_ids.len() != layers.len() {
+        return Err(TransferError::Config(format!(
+            "it names {} layers, and the manifest {}",
+            diff_ids.len(),
+            layers.len()
+        )));
+    }
+    Ok(layers
+        .iter()
+        .cloned()
+        .zip(diff_ids.iter().cloned())
+        .collect())
+}

@@ -1,0 +1,120 @@
+//! The built binary on a store of its own.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use super::{Image, Output, Sandbox, run};
+
+/// The time limit of a command: ample, so that a busy machine fails no test.
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// Runs `kiln --root <store>` with a clean environment.
+pub struct Kiln {
+    sandbox: Sandbox,
+    environment: Vec<(String, String)>,
+    limit: Duration,
+}
+
+impl Kiln {
+    /// Returns kiln on an empty store.
+    pub fn new() -> Self {
+        Self::within(Sandbox::new())
+    }
+
+    /// Returns kiln on an empty store in the given sandbox.
+    pub fn within(sandbox: Sandbox) -> Self {
+        sandbox.directory("home", &[]);
+        sandbox.directory("tmp", &[]);
+        Self {
+            sandbox,
+            environment: Vec::new(),
+            limit: LIMIT,
+        }
+    }
+
+    /// Sets a variable for all commands that follow.
+    pub fn env(mut self, name: &str, value: impl AsRef<Path>) -> Self {
+        let value = value.as_ref().to_str().unwrap().to_owned();
+        self.environment.push((name.to_owned(), value));
+        self
+    }
+
+    /// Sets the time limit of all commands that follow.
+    pub fn limit(mut self, limit: Duration) -> Self {
+        self.limit = limit;
+        self
+    }
+
+    /// Returns the directory in which the test may put its own things.
+    pub fn sandbox(&self) -> &Sandbox {
+        &self.sandbox
+    }
+
+    /// Returns the directory of the store.
+    pub fn store(&self) -> PathBuf {
+        self.sandbox.join("store")
+    }
+
+    /// Returns the command, for tests that start or kill it in their own way.
+    pub fn command<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kiln"));
+        command
+            .env_clear()
+            .env(
+                "PATH",
+                "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            )
+            .env("HOME", self.sandbox.join("home"))
+            .env("TMPDIR", self.sandbox.join("tmp"))
+            .env("LANG", "C.UTF-8")
+            .env("RUST_BACKTRACE", "1")
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .current_dir(self.sandbox.path())
+            .arg("--root")
+            .arg(self.store())
+            .args(arguments);
+        command
+    }
+
+    /// Runs a command to its end.
+    pub fn run<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Output {
+        run(&mut self.command(arguments), self.limit)
+    }
+
+    /// Builds a Dockerfile with the given files beside it, as the image `test`, in plain progress.
+    /// The directory `context` of the sandbox is written over and not emptied.
+    pub fn build(&self, dockerfile: &str, files: &[(&str, &str)]) -> Output {
+        self.build_with(&[], dockerfile, files)
+    }
+
+    /// Builds as [`Kiln::build`] does, with further arguments.
+    pub fn build_with(&self, options: &[&str], dockerfile: &str, files: &[(&str, &str)]) -> Output {
+        let context = self.sandbox.directory("context", files);
+        std::fs::write(context.join("Dockerfile"), dockerfile).unwrap();
+        let head = ["build", "-t", "test", "--progress", "plain"].map(OsStr::new);
+        let options = options.iter().map(OsStr::new);
+        self.run(head.into_iter().chain(options).chain([context.as_os_str()]))
+    }
+
+    /// Saves an image as an OCI archive and reads it with the reader of the tests.
+    pub fn image(&self, name: &str) -> Image {
+        let archive = tempfile::Builder::new()
+            .suffix(".tar")
+            .tempfile_in(self.sandbox.path())
+            .unwrap()
+            .into_temp_path();
+        let out: &OsStr = archive.as_os_str();
+        self.run([
+            OsStr::new("save"),
+            "--format".as_ref(),
+            "oci-archive".as_ref(),
+            "-o".as_ref(),
+            out,
+            name.as_ref(),
+        ])
+        .ok();
+        Image::open(&archive)
+    }
+}
