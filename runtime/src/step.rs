@@ -99,7 +99,8 @@ impl Killer {
         let _ = process::send_signal(self.0.as_fd(), Signal::SIGKILL);
     }
 
-    /// Sends a signal to the step's first process.
+    /// Sends a signal to the step's first process, which the kernel lets it ignore unless it has
+    /// a handler for it.
     pub fn signal(&self, signal: Signal) {
         let _ = process::send_signal(self.0.as_fd(), signal);
     }

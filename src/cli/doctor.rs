@@ -68,8 +68,12 @@ fn table(host: &HostFeatures) -> String {
                 } else {
                     "✗"
                 };
-                let remedy = remedy.trim_end().replace('\n', "\n      ");
-                writeln!(text, "{mark} {name:<22}{reason}\n    → {remedy}")
+                let _ = writeln!(text, "{mark} {name:<22}{reason}");
+                for (index, line) in remedy.lines().enumerate() {
+                    let arrow = if index == 0 { "→" } else { " " };
+                    let _ = writeln!(text, "    {arrow} {line}");
+                }
+                Ok(())
             }
         };
     }

@@ -103,7 +103,7 @@ pub enum State {
     Missing {
         /// What the kernel or a program said.
         reason: String,
-        /// What to do about it.
+        /// What to do about it; "" where that is said of what this one needs.
         remedy: String,
     },
 }

@@ -80,7 +80,7 @@ pub(super) fn all(directory: &Path) -> Vec<Probed> {
     let cgroups = cgroups();
     let reflinks = reflinks(directory);
     // … and within.
-    let untried = |why: &str| State::missing(why, "see above");
+    let untried = |why: &str| State::missing(why, "");
     let within = match Builder::enter() {
         Err(error) => {
             let id_maps = match &error {
@@ -417,7 +417,7 @@ fn sandboxes(builder: &Builder, directory: &Path) -> (State, State, State) {
             (State::works(""), State::works(""), net)
         }
         Err(error) => {
-            let untried = State::missing("not tried: no sandbox starts", "see above");
+            let untried = State::missing("not tried: no sandbox starts", "");
             let state = State::of_error(&error, remedy);
             let proc = if is_proc(&error) {
                 state.clone()
