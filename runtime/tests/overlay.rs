@@ -23,8 +23,12 @@ impl Drop for Changes {
         let script = format!("rm -rf {}/*", upper.display());
         run(&mut sandbox(["/", "sh", "-c", &script]));
         let _ = fs::remove_dir(upper);
-        let work = self.0.path().join("work/work");
-        let _ = fs::set_permissions(work, Permissions::from_mode(0o700));
+        // The kernel's own directories have mode 0.
+        let mut work = self.0.path().join("work");
+        for name in ["work", "incompat", "volatile"] {
+            work.push(name);
+            let _ = fs::set_permissions(&work, Permissions::from_mode(0o700));
+        }
     }
 }
 
