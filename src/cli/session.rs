@@ -191,8 +191,16 @@ impl Workshop {
         &self,
         reporter: &dyn crate::event::Reporter,
     ) -> std::result::Result<crate::sandbox::Sandboxes, crate::sandbox::SandboxError> {
-        let overlay = kiln_runtime::OverlayKind::Kernel;
-        let _ = reporter;
+        let remembered = self.store.root().join("overlay.json");
+        let choice =
+            kiln_runtime::overlay_kind(&self.builder, &self.session.directory()?, &remembered)?;
+        if let Some(reason) = choice.reason {
+            reporter.report(crate::event::Event::Warning {
+                message: format!("steps run on fuse-overlayfs, which is slower: {reason}"),
+                hint: Some("`kiln doctor` says what would help".to_owned()),
+            });
+        }
+        let overlay = choice.kind;
         crate::sandbox::Sandboxes::new(&self.builder, &self.store, &self.session, overlay)
     }
 }
