@@ -147,7 +147,7 @@ fn render_failure(failure: &RunFailure) -> String {
         },
         output: &failure.output,
         log: failure.log.as_deref(),
-        hint: None,
+        hint: failure.hint.as_deref(),
     };
     report.render(ui::colour())
 }
