@@ -338,10 +338,10 @@ impl<'t> Gathering<'t> {
         for entry in self.tree.view.read_dir(real)? {
             let (real, path) = (join(real, &entry.name), join(path, &entry.name));
             let ignored = match (self.tree.ignore, &ignored) {
-                (Some(ignore), Some(parent)) => Some(ignore.decide_below(parent.clone(), &real)),
+                (Some(ignore), Some(parent)) => Some(ignore.decide_below(*parent, &real)),
                 _ => None,
             };
-            let excluded = self.excludes.decide_below(excluded.clone(), &path);
+            let excluded = self.excludes.decide_below(excluded, &path);
             if entry.node.stat.is_dir() {
                 kept |= self.directory(&real, &path, entry.node, ignored, excluded)?;
             } else if !ignored.is_some_and(|d| d.excluded) && !excluded.excluded {
