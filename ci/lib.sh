@@ -180,6 +180,8 @@ share_toolchain() {
     [ -x "$sysroot/bin/cargo" ] || die "$sysroot/bin has no cargo"
     key=$({ "$sysroot/bin/rustc" -vV; ls "$sysroot/bin"; } | sha256sum | cut -c1-16)
     shared=$TEST_BASE/toolchain-$key
+    exec 8>"$TEST_BASE/lock"
+    flock 8
     if [ ! -d "$shared" ]; then
         rm -rf "$shared.new"
         install -d -m 0755 "$shared.new"
@@ -250,11 +252,16 @@ copy_tree() {
     as_test_user sh -c "if [ -e '$to' ]; then mv '$to' '$to.old'; fi; mv '$to.new' '$to'; rm -rf '$to.old'"
 }
 
-# Called as root: sets up, and runs "$@" (a path below the tree, and arguments) as the user.
+# Prints where the user keeps its copy of this tree (tree) and the builds (target).
+user_place() {
+    printf '%s/%s-%s\n' "$TEST_HOME" "$(basename "$REPO")" "$(printf %s "$REPO" | sha256sum | cut -c1-8)"
+}
+
+# Called as root: copies, and runs "$@" (a path below the tree, and arguments) as the user.
 rerun_as_test_user() {
-    local name tree
-    name=$(basename "$REPO")-$(printf %s "$REPO" | sha256sum | cut -c1-8)
-    tree=$TEST_HOME/$name/tree
+    local place tree
+    place=$(user_place)
+    tree=$place/tree
     TEST_PATH=$(share_toolchain)/bin
     copy_tree "$tree"
     # A mirror of the package index that is configured for the caller is needed by the user too.
@@ -265,7 +272,7 @@ rerun_as_test_user() {
     fi
     note "going on as $TEST_USER in $tree"
     # What failed has said so already.
-    TEST_DIRECTORY=$tree as_test_user env CARGO_TARGET_DIR="$TEST_HOME/$name/target" "$@" || exit
+    TEST_DIRECTORY=$tree as_test_user env CARGO_TARGET_DIR="$place/target" "$@" || exit
 }
 
 # ---- the loopback registry -----------------------------------------------------------------

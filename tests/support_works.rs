@@ -168,15 +168,31 @@ fn oracle_builds_the_same_image_twice_and_a_change_shows() {
 }
 
 #[test]
-fn apt_works_in_the_debian_base() {
+fn apt_works_in_the_debian_base_and_the_oracle_keeps_capabilities_but_no_acls() {
     let sandbox = Sandbox::new();
     let base = Registry::shared().debian();
     let dockerfile = format!(
-        "FROM {base}\nRUN apt-get update && apt-get install -y --no-install-recommends hello\n"
+        "FROM {base}\nRUN apt-get update && apt-get install -y libcap2-bin acl\n\
+         RUN cp /bin/true /ping && setcap cap_net_raw+ep /ping \\\n\
+         \x20&& touch /shared && setfacl -m u:1000:r /shared\n"
     );
     let context = sandbox.directory("context", &[("Dockerfile", &dockerfile)]);
     let image = Buildah::new(&sandbox).build(&context, &[]);
-    assert_eq!(image.tree.file("/usr/bin/hello").mode, 0o755);
+    assert_eq!(image.tree.file("/usr/sbin/setcap").mode, 0o755);
+    let names = |path: &str| -> Vec<String> {
+        let xattrs = image.tree.file(path).xattrs.iter();
+        xattrs
+            .map(|(name, value)| format!("{}={}", name.escape_ascii(), value.escape_ascii()))
+            .collect()
+    };
+    // Version 2, little-endian: no rootid of a user namespace.
+    let capability = format!(
+        "security.capability=\\x01\\x00\\x00\\x02\\x00 {}",
+        "\\x00".repeat(14)
+    );
+    assert_eq!(names("/ping"), [capability]);
+    // An image of kiln's has the ACL: comparisons ignore it, for this reason.
+    assert_eq!(names("/shared"), [""; 0]);
 }
 
 #[test]

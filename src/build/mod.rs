@@ -1,17 +1,266 @@
-//! Builds an image from the stages of a Dockerfile.
+//! Builds an image from the stages of a Dockerfile. Emits events and never prints.
 
-/// Why a build failed.
-#[derive(Debug, thiserror::Error)]
-#[error("build")]
-pub struct BuildError;
+mod base;
+mod commit;
+mod copy;
+mod error;
+mod key;
+mod metadata;
+mod run;
+mod sources;
+mod stage;
+mod workdir;
 
-impl BuildError {
-    /// Returns what a person can do about it.
-    pub fn hint(&self) -> Option<String> {
-        None
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use kiln_runtime::{Killer, Network};
+
+pub use error::{BuildError, RunFailure};
+
+use crate::context::{self, Context};
+use crate::dockerfile::{self, Dockerfile, Plan, Source};
+use crate::event::{Event, Reporter, StepId, StepOutcome};
+use crate::image::{Digest, ImageConfig, Platform, Reference};
+use crate::registry::{Client, CredentialsError};
+use crate::sandbox::{SandboxError, Sandboxes};
+use crate::store::{Session, Stack, Store};
+
+/// What is to be built, and how.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The directory to build from.
+    pub context: PathBuf,
+    /// `-f`.
+    pub dockerfile: Option<PathBuf>,
+    /// The names that the image gets.
+    pub tags: Vec<Reference>,
+    /// `--build-arg`.
+    pub build_args: BTreeMap<String, String>,
+    /// `--target`.
+    pub target: Option<String>,
+    /// Whether records of earlier builds are passed over.
+    pub no_cache: bool,
+    /// Whether base images are pulled although they are in the store.
+    pub pull: bool,
+    /// The network of RUN.
+    pub network: Network,
+    /// `--label`, applied last.
+    pub labels: Vec<(String, String)>,
+    /// `--platform`; the host's where none is given.
+    pub platform: Option<Platform>,
+}
+
+/// What a build works with.
+pub struct Workshop<'a> {
+    /// Where images and layers are kept.
+    pub store: &'a Store,
+    /// Where half-done things are.
+    pub session: &'a Arc<Session>,
+    /// Who is told.
+    pub reporter: Arc<dyn Reporter>,
+    /// Makes the client of registries when the first base image is pulled.
+    pub client: &'a (dyn Fn() -> Result<Client, CredentialsError> + Sync),
+    /// Makes what RUN needs when the first one comes.
+    pub sandboxes: &'a (dyn Fn() -> Result<Sandboxes, SandboxError> + Sync),
+    /// Is handed the means to end each step, for when the build is interrupted.
+    pub on_step: &'a (dyn Fn(Killer) + Sync),
+}
+
+/// An image that was built.
+pub struct Built {
+    /// The digest of its config.
+    pub id: Digest,
+    /// Its config.
+    pub config: ImageConfig,
+    /// Its layers.
+    pub stack: Stack,
+}
+
+/// A build that is under way.
+struct Build<'a> {
+    shop: &'a Workshop<'a>,
+    options: &'a Options,
+    source: Arc<Source>,
+    file: &'a Dockerfile,
+    context: &'a Context,
+    platform: Platform,
+    /// The time of what this build makes, RFC 3339.
+    now: String,
+    next_step: AtomicU32,
+    client: OnceLock<Client>,
+    sandboxes: OnceLock<Sandboxes>,
+}
+
+/// Builds an image, stores it, and gives it its names.
+///
+/// # Errors
+/// See [`BuildError`]. Layers of steps that went well stay in the cache; nothing else is left.
+pub fn build(shop: &Workshop<'_>, options: &Options) -> Result<Built, BuildError> {
+    let path = context::find_dockerfile(&options.context, options.dockerfile.as_deref());
+    // The context first: without it, that there is no Dockerfile in it says little.
+    let context = Context::open(&options.context, &path)?;
+    let text = context::read_dockerfile(&path)?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let source = Arc::new(Source::new(name, text));
+    let wrong = |diagnostics| BuildError::Dockerfile {
+        diagnostics,
+        source_text: source.clone(),
+    };
+    let file = dockerfile::parse(&source).map_err(wrong)?;
+    let platform = options.platform.clone().unwrap_or_else(Platform::host);
+    let predefined = predefined_args(&platform, options.target.as_deref());
+    let mut plan = file
+        .plan(options.target.as_deref(), &options.build_args, &predefined)
+        .map_err(wrong)?;
+    let unused = file.unused_build_args(&options.build_args);
+    if !unused.is_empty() {
+        shop.reporter.report(Event::Warning {
+            message: format!(
+                "build argument{} not used: {}",
+                if unused.len() == 1 { "" } else { "s" },
+                unused.join(", ")
+            ),
+            hint: Some("a stage takes one with ARG NAME".to_owned()),
+        });
     }
-    /// Returns the whole report.
-    pub fn rendered(&self, _colour: bool) -> Option<String> {
-        None
+    let build = Build {
+        shop,
+        options,
+        source: source.clone(),
+        file: &file,
+        context: &context,
+        platform,
+        now: now(options),
+        next_step: AtomicU32::new(1),
+        client: OnceLock::new(),
+        sandboxes: OnceLock::new(),
+    };
+    build.run(&mut plan)
+}
+
+/// Returns the time that new things get: SOURCE_DATE_EPOCH, where it is given.
+fn now(options: &Options) -> String {
+    let epoch = options
+        .build_args
+        .get("SOURCE_DATE_EPOCH")
+        .and_then(|text| text.parse().ok())
+        .and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
+    epoch.unwrap_or_else(jiff::Timestamp::now).to_string()
+}
+
+/// Returns the arguments that a stage may declare without giving them a value.
+fn predefined_args(target: &Platform, stage: Option<&str>) -> BTreeMap<String, String> {
+    let host = Platform::host();
+    let mut args = BTreeMap::new();
+    for (prefix, platform) in [("BUILD", &host), ("TARGET", target)] {
+        let mut set = |name: &str, value: String| {
+            args.insert(format!("{prefix}{name}"), value);
+        };
+        set("PLATFORM", platform.to_string());
+        set("OS", platform.os.clone());
+        set("ARCH", platform.architecture.clone());
+        set("VARIANT", platform.variant.clone().unwrap_or_default());
     }
+    args.insert(
+        "TARGETSTAGE".to_owned(),
+        stage.unwrap_or("default").to_owned(),
+    );
+    args
+}
+
+impl Build<'_> {
+    fn run(&self, plan: &mut Plan) -> Result<Built, BuildError> {
+        let mut done: BTreeMap<usize, stage::Finished> = BTreeMap::new();
+        // Triggers of base images may bring further stages in: the order is asked for again.
+        while let Some(index) = plan.order.iter().copied().find(|i| !done.contains_key(i)) {
+            let finished = self.stage(plan, index, &done)?;
+            if let Some(finished) = finished {
+                done.insert(index, finished);
+            }
+        }
+        let Some(finished) = done.remove(&plan.target) else {
+            return Err(BuildError::NothingBuilt);
+        };
+        let stage::Finished {
+            mut config, stack, ..
+        } = finished;
+        for (name, value) in &self.options.labels {
+            config.config.labels.insert(name.clone(), value.clone());
+        }
+        config.created = config
+            .history
+            .iter()
+            .rev()
+            .find_map(|entry| entry.created.clone())
+            .or(config.created);
+        config.rootfs.diff_ids = stack
+            .layers()
+            .iter()
+            .map(|layer| layer.meta.diff_id.clone())
+            .collect();
+        let step = self.begin("exporting to image");
+        let store = self.shop.store;
+        let id = store.write_document(&config.to_bytes())?;
+        store.publish_image(&id, &stack)?;
+        for tag in &self.options.tags {
+            store.tag(tag, &id, None)?;
+        }
+        let mut detail = format!("image {}", id.short());
+        for tag in &self.options.tags {
+            detail.push_str(&format!(", named {}", tag.familiar()));
+        }
+        self.end(step, StepOutcome::Done, Some(detail));
+        // The references are there; that all lies on the disk is what the next boot asks for.
+        store.sync(stack.layers())?;
+        Ok(Built { id, config, stack })
+    }
+
+    /// Reports that a step begins.
+    fn begin(&self, name: &str) -> Running {
+        let id = StepId(self.next_step.fetch_add(1, Ordering::Relaxed));
+        self.shop.reporter.report(Event::StepStarted {
+            step: id,
+            name: name.to_owned(),
+        });
+        Running {
+            id,
+            name: name.to_owned(),
+            started: Instant::now(),
+        }
+    }
+
+    /// Reports that a step has ended.
+    fn end(&self, step: Running, outcome: StepOutcome, detail: Option<String>) {
+        self.shop.reporter.report(Event::StepFinished {
+            step: step.id,
+            outcome,
+            elapsed: step.started.elapsed(),
+            detail,
+        });
+    }
+
+    fn client(&self) -> Result<&Client, CredentialsError> {
+        if self.client.get().is_none() {
+            let _ = self.client.set((self.shop.client)()?);
+        }
+        Ok(self.client.get().expect("it was set above"))
+    }
+
+    fn sandboxes(&self) -> Result<&Sandboxes, SandboxError> {
+        if self.sandboxes.get().is_none() {
+            let _ = self.sandboxes.set((self.shop.sandboxes)()?);
+        }
+        Ok(self.sandboxes.get().expect("it was set above"))
+    }
+}
+
+/// A step that was reported to have begun.
+struct Running {
+    id: StepId,
+    name: String,
+    started: Instant,
 }

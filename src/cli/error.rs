@@ -2,6 +2,7 @@
 
 use std::error::Error;
 
+use crate::build::{BuildError, RunFailure};
 use crate::ui;
 
 /// The result of a command.
@@ -114,12 +115,39 @@ plain!(
     std::io::Error,
 );
 
-impl From<crate::build::BuildError> for CliError {
-    fn from(error: crate::build::BuildError) -> CliError {
-        let (hint, rendered) = (error.hint(), error.rendered(ui::colour()));
+impl From<BuildError> for CliError {
+    fn from(error: BuildError) -> CliError {
+        let rendered = match &error {
+            BuildError::Dockerfile {
+                diagnostics,
+                source_text,
+            } => Some(diagnostics.render(source_text)),
+            BuildError::Run(failure) => Some(render_failure(failure)),
+            _ => None,
+        };
+        let hint = error.hint();
         CliError {
             rendered,
             ..CliError::new(error, hint)
         }
     }
+}
+
+/// Returns the report of a command that failed.
+fn render_failure(failure: &RunFailure) -> String {
+    let (first, last) = failure.source.lines_of(failure.span);
+    let excerpt = ui::failure::excerpt(&failure.source.name, &failure.source.text, first..=last);
+    let report = ui::failure::Failure {
+        step: &failure.step,
+        excerpt: &excerpt,
+        command: &failure.command,
+        exit: match failure.exit {
+            kiln_runtime::Exit::Code(code) => ui::failure::Exit::Code(code),
+            kiln_runtime::Exit::Signal(signal) => ui::failure::Exit::Signal(signal),
+        },
+        output: &failure.output,
+        log: failure.log.as_deref(),
+        hint: None,
+    };
+    report.render(ui::colour())
 }

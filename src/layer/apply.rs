@@ -311,3 +311,6 @@ fn write_data(
     }
     Ok(size)
 }
+
+#[cfg(test)]
+mod tests;

@@ -282,3 +282,6 @@ fn keep_whole_links(items: &mut [Item]) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -162,6 +162,8 @@ impl Stat {
                 true => Device::of_raw(raw.st_rdev),
                 false => Device::default(),
             },
+            // 64 bits on x86-64, 32 on arm64.
+            #[allow(clippy::unnecessary_cast)]
             nlink: raw.st_nlink as u64,
             dev: raw.st_dev,
             ino: raw.st_ino,

@@ -289,3 +289,122 @@ impl<'w> Sink<'w> {
         Ok(self.stats)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layer::testing::{TestTar, stream_names};
+
+    fn stream(tar: TestTar) -> (Vec<u8>, StreamStats) {
+        let (layer, applied) = tar.apply();
+        let mut stream = Vec::new();
+        let stats = write_tar(&layer.layer_of(&applied), &applied.omit, &mut stream).unwrap();
+        (stream, stats)
+    }
+
+    #[test]
+    fn stream_is_sorted_by_components_whatever_the_order_of_creation() {
+        let names = ["z", "a/z", "a-b", "a.b", "a/a"];
+        let forward = names
+            .iter()
+            .fold(TestTar::new().dir("a"), |t, n| t.file(n, n));
+        let backward = names
+            .iter()
+            .rev()
+            .fold(TestTar::new().dir("a"), |t, n| t.file(n, n));
+        let (layer, applied) = names
+            .iter()
+            .fold(TestTar::new().dir("a"), |t, n| t.file(n, n))
+            .apply();
+        assert_eq!(
+            stream_names(&layer.layer_of(&applied), &applied.omit),
+            ["a/", "a/a", "a/z", "a-b", "a.b", "z"]
+        );
+        assert!(stream(forward).0 == stream(backward).0);
+    }
+
+    #[test]
+    fn content_id_ignores_times_and_nothing_else() {
+        let tar = |time: i64, mode: u32, data: &str| {
+            let change = |a: &mut crate::layer::Attributes| {
+                (a.mode, a.mtime) = (mode, Some(Timestamp::from_seconds(time)));
+            };
+            stream(TestTar::new().with(b'0', b"f", b"", data.as_bytes(), change))
+        };
+        let (one, other) = (tar(1, 0o644, "x"), tar(-1_000, 0o644, "x"));
+        assert!(one.0 != other.0);
+        assert_eq!(one.1.content_id, other.1.content_id);
+        assert_ne!(one.1.content_id, tar(1, 0o600, "x").1.content_id);
+        assert_ne!(one.1.content_id, tar(1, 0o644, "y").1.content_id);
+    }
+
+    #[test]
+    fn gnu_tar_reads_long_names_great_ids_attributes_and_hard_links() {
+        let long = format!("{}/{}", "d".repeat(200), "f".repeat(200));
+        let (bytes, _) = stream(
+            TestTar::new()
+                .with(b'0', long.as_bytes(), b"", b"data", |a| {
+                    (a.uid, a.gid) = (3_000_000, 0);
+                    a.xattrs.insert(b"user.a".to_vec(), b"line\nline".to_vec());
+                })
+                .hardlink("zz", &long)
+                .symlink("link", &"t".repeat(150)),
+        );
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), &bytes).unwrap();
+        let output = std::process::Command::new("tar")
+            .args(["--numeric-owner", "--xattrs", "-tvvf"])
+            .arg(file.path())
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(
+            output.status.success() && output.stderr.is_empty(),
+            "{output:?}"
+        );
+        assert!(text.contains("3000000/0"), "{text}");
+        assert!(text.contains(&format!("zz link to {long}")), "{text}");
+        assert!(
+            text.contains(&format!("link -> {}", "t".repeat(150))),
+            "{text}"
+        );
+        assert!(text.contains("x: 9 user.a"), "{text}");
+    }
+
+    #[test]
+    fn hard_links_point_to_the_first_name_that_is_in_the_stream() {
+        let (layer, applied) = TestTar::new()
+            .file("a", "data")
+            .hardlink("b", "a")
+            .hardlink("c", "a")
+            .apply();
+        let mut omit = applied.omit.clone();
+        omit.entries.insert(b"a".to_vec());
+        let mut stream = Vec::new();
+        let stats = write_tar(&layer.layer_of(&applied), &omit, &mut stream).unwrap();
+        assert_eq!(stats.size_bytes, 4);
+        let mut input = &stream[..];
+        let mut reader = crate::layer::reader::TarReader::new(&mut input);
+        let first = reader.next_entry().unwrap().unwrap();
+        assert_eq!((&first.name[..], first.size), (&b"b"[..], 4));
+        let second = reader.next_entry().unwrap().unwrap();
+        assert_eq!((&second.name[..], &second.link[..]), (&b"c"[..], &b"b"[..]));
+    }
+
+    #[test]
+    fn holes_are_zeros_in_the_stream_and_counted() {
+        let (layer, applied) = TestTar::new()
+            .pax(&[
+                ("GNU.sparse.size", b"2000000"),
+                ("GNU.sparse.map", b"1000000,4"),
+            ])
+            .file("f", "data")
+            .apply();
+        let mut stream = Vec::new();
+        let stats = write_tar(&layer.layer_of(&applied), &applied.omit, &mut stream).unwrap();
+        assert_eq!(stats.size_bytes, 2_000_000);
+        assert!(stats.hole_bytes > 1_900_000, "{}", stats.hole_bytes);
+        assert!(stream[512..512 + 1_000_000].iter().all(|b| *b == 0));
+        assert_eq!(&stream[512 + 1_000_000..][..4], b"data");
+    }
+}

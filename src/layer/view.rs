@@ -359,3 +359,6 @@ pub(super) fn resolve_with(
     }
     Ok(done)
 }
+
+#[cfg(test)]
+mod tests;

@@ -805,3 +805,6 @@ fn prune<V>(map: &mut BTreeMap<Vec<u8>, V>, path: &[u8]) {
         map.remove(&path);
     }
 }
+
+#[cfg(test)]
+mod tests;

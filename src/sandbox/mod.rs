@@ -14,7 +14,7 @@ use kiln_runtime::capability::CapabilitySet;
 use kiln_runtime::seccomp::{Policy, Program};
 use kiln_runtime::{Builder, Mount, Network, OverlayKind, Spec, Step, User};
 
-use crate::layer::LayerError;
+use crate::layer::{LayerError, View};
 use crate::store::{Session, Stack, Store, StoreError};
 
 /// The PATH of an image that sets none, as docker has it.
@@ -115,14 +115,8 @@ impl Sandboxes {
     ///
     /// # Errors
     /// See [`SandboxError`].
-    pub fn root(&self, stack: &Stack) -> Result<Root, SandboxError> {
-        Root::prepare(
-            &self.builder,
-            &self.store,
-            &self.session,
-            stack,
-            self.overlay,
-        )
+    pub fn root(&self, stack: &Stack, view: &View) -> Result<Root, SandboxError> {
+        Root::prepare(self, stack, view)
     }
 
     /// Starts a command in a root.

@@ -1,5 +1,6 @@
 //! A writable root over a stack of layers.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -7,11 +8,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use kiln_runtime::{Builder, Layers, Network, Overlay, OverlayKind};
+use kiln_runtime::{Layers, Network, Overlay, OverlayKind};
 
 use super::SandboxError;
 use crate::layer::{Attributes, LayerWriter, Ownership, UpperKind, View};
-use crate::store::{Session, Stack, Store};
+use crate::store::{Session, Stack};
 
 /// Mount points that every sandbox needs, and whether they are directories.
 const MOUNT_POINTS: [(&str, bool); 5] = [
@@ -45,39 +46,47 @@ pub struct Changes {
 
 impl Root {
     pub(super) fn prepare(
-        builder: &Builder,
-        store: &Store,
-        session: &Arc<Session>,
+        shop: &super::Sandboxes,
         stack: &Stack,
-        kind: OverlayKind,
+        view: &View,
     ) -> Result<Root, SandboxError> {
+        let (session, kind) = (&shop.session, shop.overlay);
         let directory = session.directory()?;
         let mut root = Root {
             directory,
             session: session.clone(),
-            ownership: store.form().ownership,
+            ownership: shop.store.form().ownership,
             overlay: None,
             kind,
         };
         for name in ["staged", "staged/fs", "work", "scratch"] {
             fs::create_dir(root.directory.join(name))?;
         }
-        let view = store.view(stack)?;
         let upper = root.directory.join("staged/fs");
         // The overlay shows the attributes of the upper root as those of its own.
-        copy_root_attributes(&view, &upper, root.ownership)?;
+        copy_root_attributes(view, &upper, root.ownership)?;
         let mut lowers: Vec<PathBuf> = Vec::new();
-        if let Some(stubs) = root.make_mount_points(&view)? {
+        if let Some(stubs) = root.make_mount_points(view)? {
             lowers.push(stubs);
         }
-        lowers.extend(stack.layers().iter().rev().map(|layer| layer.fs()));
+        // A layer may be there twice (all empty ones are the same), and overlayfs refuses that.
+        // The topmost is enough: whatever a lower one would show, that one shows above it.
+        let mut seen = BTreeSet::new();
+        lowers.extend(
+            stack
+                .layers()
+                .iter()
+                .rev()
+                .map(|layer| layer.fs())
+                .filter(|fs| seen.insert(fs.clone())),
+        );
         let layers = Layers {
             lowers: &lowers,
             upper: &upper,
             work: &root.directory.join("work"),
             scratch: &root.directory.join("scratch"),
         };
-        root.overlay = Some(Overlay::mount(builder, &layers, kind)?);
+        root.overlay = Some(Overlay::mount(&shop.builder, &layers, kind)?);
         Ok(root)
     }
 
@@ -168,6 +177,8 @@ impl Root {
         let staged = self.session.directory()?;
         fs::remove_dir(&staged)?;
         fs::rename(self.directory.join("staged"), &staged)?;
+        // Little is left; a failed step's changes, which may be many, go by way of the trash.
+        let _ = fs::remove_dir_all(&self.directory);
         Ok(Changes {
             staged,
             kind: match self.kind {

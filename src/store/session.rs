@@ -153,6 +153,11 @@ impl Store {
         Ok(())
     }
 
+    /// Tells whether there is something in the trash.
+    pub fn has_trash(&self) -> bool {
+        super::files::names(&self.dir("trash")).is_ok_and(|names| !names.is_empty())
+    }
+
     /// Removes what is in the trash. Several processes may do so at once.
     pub fn empty_trash(&self) {
         let trash = self.dir("trash");
@@ -172,5 +177,22 @@ impl Store {
             }
             _ => Ok(()),
         }
+    }
+}
+
+impl Store {
+    /// Keeps the log of a failed step below `logs/`, where the newest `most` are, and returns
+    /// where it is.
+    pub fn keep_log(&self, path: &Path, most: usize) -> Option<PathBuf> {
+        let logs = self.dir("logs");
+        fs::create_dir_all(&logs).ok()?;
+        let target = logs.join(format!("{}.log", unique_name()));
+        fs::rename(path, &target).ok()?;
+        // Names begin with the time.
+        let names = super::files::names(&logs).unwrap_or_default();
+        for old in names.iter().take(names.len().saturating_sub(most)) {
+            let _ = fs::remove_file(logs.join(old));
+        }
+        Some(target)
     }
 }

@@ -21,7 +21,8 @@
 //! - What the machine lacks is said aloud: [`require!`] prints `SKIPPED: <why>`, and fails where
 //!   `KILN_TEST_NO_SKIP=1`, as `ci/test` sets it. [`soak_only!`] keeps a long test for `ci/soak`.
 //! - Tests refuse to run as root, which would prove nothing about a rootless builder: `./ci/test`
-//!   makes a user. `KILN_TEST_KEEP=1` keeps the directories of tests for a look.
+//!   makes a user. What only root can test lies in `tests/root_*.rs`, whose tests begin with
+//!   [`root_only!`]. `KILN_TEST_KEEP=1` keeps the directories of tests for a look.
 
 // Each test file compiles this module and uses its own part of it.
 #![allow(dead_code, unused_imports, unused_macros)]
@@ -91,10 +92,25 @@ pub fn has_program(name: &str) -> bool {
     })
 }
 
-/// Panics when root runs the tests.
+/// Leaves a test of `tests/root_*.rs` unless root runs it: `ci/test` does, after all others.
+macro_rules! root_only {
+    () => {
+        if !nix::unistd::geteuid().is_root() {
+            $crate::support::say("left for the root part of ci/test");
+            return;
+        }
+    };
+}
+pub(crate) use root_only;
+
+/// Panics when root runs the tests, but for those of `tests/root_*.rs`.
 pub fn refuse_root() {
+    let binary = std::env::current_exe().unwrap();
+    let for_root = binary
+        .file_name()
+        .is_some_and(|name| name.as_encoded_bytes().starts_with(b"root_"));
     assert!(
-        !nix::unistd::geteuid().is_root(),
+        for_root || !nix::unistd::geteuid().is_root(),
         "root runs this test, which proves nothing about a rootless builder: run ./ci/test"
     );
 }

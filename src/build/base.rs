@@ -1,0 +1,43 @@
+//! What a stage stands on: scratch, an image of the store, or one that is pulled.
+
+use super::error::{Step, Trouble};
+use super::{Build, Running};
+use crate::image::{ImageConfig, Platform, Reference};
+use crate::store::{Stack, StoreError};
+use crate::transfer::{self, Transfer};
+
+impl Build<'_> {
+    /// Returns an image by name: from the store, else from its registry.
+    pub(super) fn base_image(
+        &self,
+        name: &str,
+        platform: &Platform,
+        step: &Running,
+    ) -> Step<(ImageConfig, Stack, bool)> {
+        let store = self.shop.store;
+        if !self.options.pull {
+            let found = match store.find(name) {
+                Ok(image) => Some(image),
+                Err(StoreError::NoImage(_)) => None,
+                Err(error) => return Err(error.into()),
+            };
+            if let Some(image) = found
+                && image.config.platform().matches(platform)
+                && let Some(stack) = store.stack(&image.config.rootfs.diff_ids)?
+            {
+                return Ok((image.config, stack, true));
+            }
+        }
+        let reference: Reference = name
+            .parse()
+            .map_err(|e: crate::image::ReferenceError| Trouble::new(e.to_string()))?;
+        let transfer = Transfer {
+            store,
+            session: self.shop.session,
+            reporter: &self.shop.reporter,
+            step: Some(step.id),
+        };
+        let pulled = transfer::pull(&transfer, self.client()?, &reference, platform, false)?;
+        Ok((pulled.config, pulled.stack, false))
+    }
+}

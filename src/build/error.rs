@@ -1,0 +1,151 @@
+//! Why a build fails, and where in the Dockerfile.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use kiln_runtime::Exit;
+
+use crate::context::ContextError;
+use crate::dockerfile::{Diagnostic, Diagnostics, Source, Span};
+use crate::store::StoreError;
+
+/// Why a build failed.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The context or the Dockerfile can't be read.
+    #[error(transparent)]
+    Context(#[from] ContextError),
+    /// The Dockerfile is wrong, or one of its instructions can't be carried out.
+    #[error("{diagnostics}")]
+    Dockerfile {
+        /// What is wrong, and where.
+        diagnostics: Diagnostics,
+        /// The text that it is in.
+        source_text: Arc<Source>,
+    },
+    /// A command failed.
+    #[error("step failed: {}", .0.step)]
+    Run(Box<RunFailure>),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The plan had no target.
+    #[error("nothing was built")]
+    NothingBuilt,
+}
+
+impl BuildError {
+    /// Returns what a person can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            BuildError::Context(error) => error.hint(),
+            BuildError::Dockerfile { diagnostics, .. } => diagnostics.hint(),
+            BuildError::Store(error) => error.hint(),
+            _ => None,
+        }
+    }
+}
+
+/// A RUN whose command failed.
+#[derive(Debug)]
+pub struct RunFailure {
+    /// The name of the step.
+    pub step: String,
+    /// The Dockerfile.
+    pub source: Arc<Source>,
+    /// The instruction in it.
+    pub span: Span,
+    /// The command line.
+    pub command: Vec<String>,
+    /// How it ended.
+    pub exit: Exit,
+    /// The end of its output.
+    pub output: Vec<u8>,
+    /// The file with all of its output.
+    pub log: Option<PathBuf>,
+}
+
+/// Why one instruction could not be carried out; the caller knows where it stands.
+#[derive(Debug)]
+pub(super) enum Trouble {
+    /// For people.
+    Message { text: String, hint: Option<String> },
+    /// A command that failed.
+    Run(Box<RunFailure>),
+}
+
+/// The result of one instruction.
+pub(super) type Step<T> = Result<T, Trouble>;
+
+impl Trouble {
+    pub(super) fn new(text: impl Into<String>) -> Trouble {
+        Trouble::Message {
+            text: text.into(),
+            hint: None,
+        }
+    }
+
+    pub(super) fn hinted(text: impl Into<String>, hint: impl Into<String>) -> Trouble {
+        Trouble::Message {
+            text: text.into(),
+            hint: Some(hint.into()),
+        }
+    }
+
+    fn of(error: &dyn std::error::Error, hint: Option<String>) -> Trouble {
+        let mut text = error.to_string();
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            let next = error.to_string();
+            if !text.contains(&next) {
+                text.push_str(": ");
+                text.push_str(&next);
+            }
+            cause = error.source();
+        }
+        Trouble::Message { text, hint }
+    }
+
+    /// Returns the error of the build that this is at a place of the Dockerfile.
+    pub(super) fn at(self, source: &Arc<Source>, span: Span) -> BuildError {
+        match self {
+            Trouble::Message { text, hint } => BuildError::Dockerfile {
+                diagnostics: Diagnostics::from(Diagnostic::new(span, text).maybe_hinted(hint)),
+                source_text: source.clone(),
+            },
+            Trouble::Run(failure) => BuildError::Run(failure),
+        }
+    }
+
+    /// Returns one line for the progress.
+    pub(super) fn summary(&self) -> String {
+        match self {
+            Trouble::Message { text, .. } => text.clone(),
+            Trouble::Run(failure) => match failure.exit {
+                Exit::Code(code) => format!("exit code: {code}"),
+                Exit::Signal(signal) => format!("killed by signal {signal}"),
+            },
+        }
+    }
+}
+
+macro_rules! troubles {
+    ($($error:ty),* $(,)?) => {
+        $(impl From<$error> for Trouble {
+            fn from(error: $error) -> Trouble {
+                Trouble::of(&error, error.hint())
+            }
+        })*
+    };
+}
+
+troubles!(
+    crate::dockerfile::ExpandError,
+    crate::layer::LayerError,
+    crate::registry::CredentialsError,
+    crate::sandbox::SandboxError,
+    crate::sandbox::UserError,
+    crate::store::StoreError,
+    crate::transfer::TransferError,
+    kiln_runtime::Error,
+);

@@ -1,0 +1,88 @@
+//! Cache keys: a hash of all that a step can see.
+
+use crate::image::ChainId;
+use crate::layer::ContentId;
+
+/// Part of every key. Changing it forgets all records: it changes with what a step makes of
+/// the same inputs, and with the form of keys.
+const VERSION: &str = "kiln-step-1";
+
+/// Collects what a step can see. Fields are named and have their length before them, so that
+/// no two inputs look the same.
+pub(super) struct Key(blake3::Hasher);
+
+impl Key {
+    /// Starts the key of a kind of step.
+    pub(super) fn new(kind: &str) -> Key {
+        let mut key = Key(blake3::Hasher::new());
+        key.text(VERSION);
+        key.text(kind);
+        key
+    }
+
+    /// Adds bytes.
+    pub(super) fn bytes(&mut self, bytes: &[u8]) -> &mut Key {
+        self.0.update(&(bytes.len() as u64).to_le_bytes());
+        self.0.update(bytes);
+        self
+    }
+
+    /// Adds text.
+    pub(super) fn text(&mut self, text: &str) -> &mut Key {
+        self.bytes(text.as_bytes())
+    }
+
+    /// Adds a number.
+    pub(super) fn number(&mut self, number: u64) -> &mut Key {
+        self.0.update(&number.to_le_bytes());
+        self
+    }
+
+    /// Adds a list of texts.
+    pub(super) fn list<T: AsRef<[u8]>>(&mut self, list: impl IntoIterator<Item = T>) -> &mut Key {
+        let items: Vec<T> = list.into_iter().collect();
+        self.number(items.len() as u64);
+        for item in items {
+            self.bytes(item.as_ref());
+        }
+        self
+    }
+
+    /// Adds what lies below.
+    pub(super) fn chain(&mut self, chain_id: Option<&ChainId>) -> &mut Key {
+        match chain_id {
+            Some(chain_id) => self.text(&chain_id.to_string()),
+            None => self.text("scratch"),
+        }
+    }
+
+    /// Returns the key.
+    pub(super) fn finish(&self) -> String {
+        self.0.finalize().to_hex().to_string()
+    }
+}
+
+/// Returns the key under which the layer with a content on top of a chain is recorded: what
+/// differs from it in times only is taken for the same.
+pub(super) fn content_key(below: Option<&ChainId>, content: ContentId) -> String {
+    let mut key = Key::new("content");
+    key.chain(below).bytes(&content.0);
+    key.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_do_not_run_into_each_other() {
+        let key = |items: &[&str]| Key::new("x").list(items).finish();
+        assert_ne!(key(&["ab", "c"]), key(&["a", "bc"]));
+        assert_ne!(key(&["a"]), key(&["a", ""]));
+        assert_ne!(
+            Key::new("a").text("b").finish(),
+            Key::new("ab").text("").finish()
+        );
+        assert_eq!(key(&["a"]), key(&["a"]));
+    }
+}

@@ -1,0 +1,256 @@
+//! RUN: a command in a sandbox over the layers so far.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use kiln_runtime::{Exit, Network};
+
+use super::error::{RunFailure, Step, Trouble};
+use super::key::Key;
+use super::stage::{Outcome, State};
+use super::{Build, Running};
+use crate::dockerfile::{self, Invocation, Run, Security, Source, Span};
+use crate::event::{Event, Stream};
+use crate::sandbox::{self, Command, SandboxError};
+
+/// How much of a step's output is kept for the report of a failure, in bytes.
+const TAIL: usize = 64 << 10;
+
+/// How many logs of failed steps are kept.
+const LOGS: usize = 20;
+
+/// The host name that a step sees.
+const HOSTNAME: &str = "kiln";
+
+/// What a step's output goes to.
+struct Output {
+    log: File,
+    path: PathBuf,
+    tail: Vec<u8>,
+}
+
+impl Output {
+    fn add(&mut self, bytes: &[u8]) {
+        // A full disk must not end the step's pipe: the log is a comfort.
+        let _ = self.log.write_all(bytes);
+        self.tail.extend_from_slice(bytes);
+        if self.tail.len() > 2 * TAIL {
+            self.tail.drain(..self.tail.len() - TAIL);
+        }
+    }
+}
+
+impl Build<'_> {
+    pub(super) fn run_step(
+        &self,
+        state: &State,
+        run: &Run,
+        source: &Arc<Source>,
+        span: Span,
+        step: &Running,
+    ) -> Step<Outcome> {
+        if run.security == Some(Security::Insecure) {
+            return Err(Trouble::hinted(
+                "RUN --security=insecure is not possible without root",
+                "kiln never gives a step more rights than its own user has; leave the flag out",
+            ));
+        }
+        if let Some(mount) = run.mounts.first() {
+            let _ = mount;
+            return Err(Trouble::hinted(
+                "RUN --mount is not supported yet",
+                "COPY what the step needs; caches, secrets and ssh come with a later version",
+            ));
+        }
+        let network = match run.network {
+            Some(dockerfile::Network::None) => Network::None,
+            Some(dockerfile::Network::Host) => Network::Host,
+            _ => self.options.network,
+        };
+        let config = &state.config.config;
+        let shell = config
+            .shell
+            .clone()
+            .unwrap_or_else(|| vec!["/bin/sh".to_owned(), "-c".to_owned()]);
+        let args = match run.invocation() {
+            Invocation::Exec(args) => args,
+            Invocation::Shell(text) => shell.into_iter().chain([text]).collect(),
+            Invocation::Script { .. } => {
+                return Err(Trouble::hinted(
+                    "a RUN heredoc that starts with #! is not supported yet",
+                    "leave the #! line out: the text is then given to the shell",
+                ));
+            }
+        };
+        let created_by = state.scope.run_history(&args);
+        let working_dir = match config.working_dir.as_str() {
+            "" => "/",
+            dir => dir,
+        };
+        let mut key = Key::new("run");
+        key.chain(state.stack.chain_id())
+            .text(&self.platform.to_string())
+            .list(&args)
+            .text(working_dir)
+            .text(&config.user)
+            .number(network as u64);
+        for (name, value) in state.scope.key_environment() {
+            key.text(name).text(value);
+        }
+        let key = key.finish();
+        if let Some((layer, created)) = self.recall(state, &key)? {
+            return Ok(Outcome {
+                created_by,
+                layer: Some(layer),
+                cached: true,
+                created: Some(created),
+            });
+        }
+
+        let identity = sandbox::lookup_user(&state.view, &config.user)?;
+        let mut env = state.scope.run_environment();
+        if !env.iter().any(|(name, _)| name == "HOME") {
+            env.push(("HOME".to_owned(), sandbox::home_of(&identity)));
+        }
+        let sandboxes = self.sandboxes()?;
+        let root = sandboxes.root(&state.stack, &state.view)?;
+        let pipe = || {
+            nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)
+                .map_err(|errno| SandboxError::from(kiln_runtime::Error::call("pipe2", errno)))
+        };
+        let (stdout, stdout_end) = pipe()?;
+        let (stderr, stderr_end) = pipe()?;
+        let command = Command {
+            args: args.iter().map(|a| a.clone().into_bytes()).collect(),
+            env: env.into_iter().map(|(n, v)| format!("{n}={v}")).collect(),
+            cwd: working_dir.as_bytes().to_vec(),
+            user: identity.user,
+            network,
+            hostname: HOSTNAME.to_owned(),
+            stdio: [
+                sandbox::dev_null().map_err(SandboxError::from)?,
+                stdout_end,
+                stderr_end,
+            ],
+        };
+        let mut running = match sandboxes.start(&root, command) {
+            Ok(running) => running,
+            Err(error) => return Err(explain_exec(error, state, &args)),
+        };
+        (self.shop.on_step)(running.killer().map_err(SandboxError::from)?);
+        let path = self.shop.session.file();
+        let output = Mutex::new(Output {
+            log: File::create(&path).map_err(SandboxError::from)?,
+            path,
+            tail: Vec::new(),
+        });
+        let exit = std::thread::scope(|scope| {
+            scope.spawn(|| self.forward(step, stderr, Stream::Stderr, &output));
+            self.forward(step, stdout, Stream::Stdout, &output);
+            running.wait()
+        });
+        let exit = exit?;
+        drop(running);
+        if !exit.success() {
+            return Err(self.failure(step, source, span, args, exit, output));
+        }
+        let changes = root.into_changes()?;
+        let layer = self.commit(state, &changes.staged, changes.kind, Default::default())?;
+        self.record(&key, &layer)?;
+        Ok(Outcome {
+            created_by,
+            layer: Some(layer),
+            cached: false,
+            created: None,
+        })
+    }
+
+    /// Passes the output of a step on until all its ends are closed.
+    fn forward(&self, step: &Running, pipe: OwnedFd, stream: Stream, output: &Mutex<Output>) {
+        let mut pipe = File::from(pipe);
+        let mut buffer = [0u8; 16 << 10];
+        loop {
+            match pipe.read(&mut buffer) {
+                Ok(0) => return,
+                Ok(length) => {
+                    let bytes = &buffer[..length];
+                    output
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .add(bytes);
+                    self.shop.reporter.report(Event::StepOutput {
+                        step: step.id,
+                        stream,
+                        data: bytes.to_vec(),
+                    });
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Keeps the log of a failed step, and says where it is.
+    fn failure(
+        &self,
+        step: &Running,
+        source: &Arc<Source>,
+        span: Span,
+        command: Vec<String>,
+        exit: Exit,
+        output: Mutex<Output>,
+    ) -> Trouble {
+        let output = output.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Trouble::Run(Box::new(RunFailure {
+            step: step.name.clone(),
+            source: source.clone(),
+            span,
+            command,
+            exit,
+            log: self.shop.store.keep_log(&output.path, LOGS),
+            output: output.tail,
+        }))
+    }
+}
+
+/// Says why a command could not be executed in terms of the image.
+fn explain_exec(error: SandboxError, state: &State, args: &[String]) -> Trouble {
+    use nix::errno::Errno;
+    let SandboxError::Runtime(kiln_runtime::Error::Exec { program, errno }) = &error else {
+        return error.into();
+    };
+    if *errno != Errno::ENOENT {
+        return error.into();
+    }
+    if state.stack.layers().is_empty() {
+        return Trouble::hinted(
+            format!("exec {program}: no such file: FROM scratch has no shell and no programs"),
+            "COPY what you need into the image, and use the exec form: RUN [\"/program\"]",
+        );
+    }
+    let exists = program.starts_with('/')
+        && state
+            .view
+            .resolve(program.as_bytes(), true)
+            .is_ok_and(|found| found.node.is_some());
+    if exists {
+        return Trouble::hinted(
+            format!(
+                "exec {program}: it is in the image, but not the interpreter or loader that it needs"
+            ),
+            "is it linked against another libc, or a script whose #! names a missing program?",
+        );
+    }
+    let is_shell = args.len() > 1 && args.get(1).is_some_and(|a| a == "-c");
+    Trouble::hinted(
+        format!("exec {program}: no such file in the image"),
+        if is_shell {
+            "the image has no such shell: name one with SHELL, or use the exec form: RUN [\"program\", \"argument\"]"
+        } else {
+            "is it installed, and in the PATH of the image?"
+        },
+    )
+}

@@ -1,0 +1,111 @@
+//! WORKDIR: a directory that exists from then on.
+
+use std::fs::{self, File};
+use std::os::fd::AsFd;
+
+use super::Build;
+use super::error::{Step, Trouble};
+use super::key::Key;
+use super::stage::{Outcome, State};
+use crate::dockerfile::Word;
+use crate::layer::{LayerWriter, UpperKind};
+use crate::sandbox;
+use crate::store::IoContext;
+
+/// Joins a path to a directory, and drops `.` and `..`: the result is absolute.
+pub(super) fn join(directory: &str, path: &str) -> String {
+    let joined = if path.starts_with('/') {
+        path.to_owned()
+    } else {
+        format!("{directory}/{path}")
+    };
+    let mut parts: Vec<&str> = Vec::new();
+    for part in joined.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop();
+            }
+            part => parts.push(part),
+        }
+    }
+    format!("/{}", parts.join("/"))
+}
+
+impl Build<'_> {
+    pub(super) fn workdir_step(&self, state: &mut State, word: &Word) -> Step<Outcome> {
+        let path = state.scope.expand(word)?;
+        if path.is_empty() {
+            return Err(Trouble::new(
+                "WORKDIR needs a directory: it expands to nothing",
+            ));
+        }
+        let path = join(&state.config.config.working_dir, &path);
+        let created_by = format!("WORKDIR {path}");
+        state.config.config.working_dir = path.clone();
+        let found = state.view.resolve(path.as_bytes(), true)?;
+        match &found.node {
+            Some(node) if node.stat.is_dir() => {
+                let (created, cached) = self.recall_metadata(state, &created_by)?;
+                return Ok(Outcome {
+                    created_by,
+                    layer: None,
+                    cached,
+                    created: Some(created),
+                });
+            }
+            Some(_) => {
+                return Err(Trouble::new(format!(
+                    "WORKDIR {path}: there is something in the image that is no directory"
+                )));
+            }
+            None => {}
+        }
+        let identity = sandbox::lookup_user(&state.view, &state.config.config.user)?;
+        let (uid, gid) = (identity.user.uid, identity.user.gid);
+        let mut key = Key::new("workdir");
+        key.chain(state.stack.chain_id())
+            .text(&path)
+            .number(uid.into())
+            .number(gid.into());
+        let key = key.finish();
+        if let Some((layer, created)) = self.recall(state, &key)? {
+            return Ok(Outcome {
+                created_by,
+                layer: Some(layer),
+                cached: true,
+                created: Some(created),
+            });
+        }
+        let staged = self.shop.session.directory()?;
+        let fs = staged.join("fs");
+        fs::create_dir(&fs).at("cannot create", &fs)?;
+        let directory = File::open(&fs).at("cannot open", &fs)?;
+        let ownership = self.shop.store.form().ownership;
+        let mut writer = LayerWriter::new(directory.as_fd(), &state.view, ownership)?;
+        writer.ensure_dir(path.as_bytes(), 0o755, uid, gid)?;
+        let written = writer.finish()?;
+        let layer = self.commit(state, &staged, UpperKind::Overlay, written.overrides)?;
+        self.record(&key, &layer)?;
+        Ok(Outcome {
+            created_by,
+            layer: Some(layer),
+            cached: false,
+            created: None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::join;
+
+    #[test]
+    fn relative_paths_join_and_nothing_leaves_the_root() {
+        assert_eq!(join("/a", "b"), "/a/b");
+        assert_eq!(join("/a", "/b/"), "/b");
+        assert_eq!(join("", "b"), "/b");
+        assert_eq!(join("/a", "../../../c/./d"), "/c/d");
+        assert_eq!(join("/", "."), "/");
+    }
+}
