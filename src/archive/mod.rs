@@ -26,7 +26,7 @@ pub use destination::Destination;
 pub use import::{ImportOptions, import};
 pub use load::{Loaded, load};
 pub use output::{Output, OutputError, OutputSpec, parse_output};
-pub use rootfs::{write_rootfs_dir, write_rootfs_tar};
+pub use rootfs::{write_rootfs, write_rootfs_dir};
 pub use save::{Layout, NamedImage, select, write_images};
 pub use source::Archive;
 

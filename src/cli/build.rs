@@ -11,7 +11,10 @@ use super::run::NetworkChoice;
 use super::session::{self, Workshop};
 use super::tag::parse_tag;
 use super::{CliError, Result, interrupt, output_line};
-use crate::build::{self, Options};
+use crate::archive::{self, NamedImage, Output, OutputSpec};
+use crate::build::{self, Built, Options};
+use crate::event::{Event, Reporter};
+use crate::transfer::Transfer;
 use crate::ui;
 
 /// Arguments of `kiln build`.
@@ -65,7 +68,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCode> {
-    let options = options(arguments)?;
+    let (options, outputs) = options(arguments)?;
     let workshop = Workshop::enter(root)?;
     let mode = if arguments.quiet {
         ui::Mode::Quiet
@@ -100,8 +103,13 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
         on_step: &on_step,
     };
     let result = build::build(&shop, &options);
+    let written = match &result {
+        Ok(built) => export(&workshop, &reporter, built, &options, &outputs),
+        Err(_) => Ok(()),
+    };
     progress.finish();
     let built = result?;
+    written?;
     if let Some(path) = &arguments.iidfile {
         session::write_whole(path, built.id.to_string().as_bytes())?;
     }
@@ -111,7 +119,64 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
     Ok(ExitCode::SUCCESS)
 }
 
-fn options(arguments: &Arguments) -> Result<Options> {
+/// Writes the result to where `-o` says.
+fn export(
+    workshop: &Workshop,
+    reporter: &Arc<dyn Reporter>,
+    built: &Built,
+    options: &Options,
+    outputs: &[OutputSpec],
+) -> Result<()> {
+    let store = &workshop.store;
+    for output in outputs {
+        match &output.output {
+            Output::Image => {}
+            Output::Images(layout, destination) => {
+                let mut names = options.tags.clone();
+                for name in &output.names {
+                    names.push(parse_tag(name)?);
+                }
+                let image = NamedImage {
+                    image: store.find(&built.id.to_string())?,
+                    names,
+                };
+                let transfer = Transfer {
+                    store,
+                    session: &workshop.session,
+                    reporter,
+                    step: None,
+                };
+                archive::write_images(&transfer, &[image], *layout, destination)?;
+            }
+            Output::Tar(destination) => {
+                archive::write_rootfs(store, &built.stack, destination)?;
+            }
+            Output::Local(directory) => {
+                for message in archive::write_rootfs_dir(store, &built.stack, directory)? {
+                    reporter.report(Event::Warning {
+                        message,
+                        hint: None,
+                    });
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn options(arguments: &Arguments) -> Result<(Options, Vec<OutputSpec>)> {
+    let mut outputs = Vec::new();
+    for text in &arguments.output {
+        outputs.push(archive::parse_output(text)?);
+    }
+    // `type=image,name=…` is another way to say -t.
+    let mut tags = arguments.tag.clone();
+    for output in &outputs {
+        if output.output == Output::Image {
+            tags.extend(output.names.iter().cloned());
+        }
+    }
+
     let mut build_args = BTreeMap::new();
     for text in &arguments.build_arg {
         match text.split_once('=') {
@@ -132,11 +197,10 @@ fn options(arguments: &Arguments) -> Result<Options> {
         Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
         None => Ok((text.clone(), String::new())),
     };
-    Ok(Options {
+    let options = Options {
         context: arguments.context.clone(),
         dockerfile: arguments.file.clone(),
-        tags: arguments
-            .tag
+        tags: tags
             .iter()
             .map(|text| parse_tag(text))
             .collect::<Result<_>>()?,
@@ -147,5 +211,6 @@ fn options(arguments: &Arguments) -> Result<Options> {
         network: arguments.network.into(),
         labels: arguments.label.iter().map(label).collect::<Result<_>>()?,
         platform: arguments.platform.as_deref().map(str::parse).transpose()?,
-    })
+    };
+    Ok((options, outputs))
 }
