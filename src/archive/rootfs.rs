@@ -27,7 +27,7 @@ const MAX_WARNINGS: usize = 20;
 ///
 /// # Errors
 /// A layer can't be read, or `out` fails.
-fn write_rootfs_tar(store: &Store, stack: &Stack, out: &mut dyn Write) -> Result<()> {
+pub(super) fn write_rootfs_tar(store: &Store, stack: &Stack, out: &mut dyn Write) -> Result<()> {
     write_merged_tar(&store.view(stack)?, out)?;
     Ok(())
 }

@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::rootfs::write_rootfs_tar;
 use super::*;
 use crate::event::{NullReporter, Reporter};
 use crate::image::{

@@ -11,7 +11,7 @@ use super::run::NetworkChoice;
 use super::session::{self, Workshop};
 use super::tag::parse_tag;
 use super::{CliError, Result, interrupt, output_line};
-use crate::archive::{self, NamedImage, Output, OutputSpec};
+use crate::archive::{self, Destination, NamedImage, Output, OutputSpec};
 use crate::build::{self, Built, Options};
 use crate::event::{Event, Reporter};
 use crate::transfer::Transfer;
@@ -113,7 +113,14 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
     if let Some(path) = &arguments.iidfile {
         session::write_whole(path, built.id.to_string().as_bytes())?;
     }
-    if arguments.quiet {
+    // An archive on standard output is not to be mixed with it.
+    let is_taken = |output: &OutputSpec| {
+        matches!(
+            output.output,
+            Output::Images(_, Destination::Stdout) | Output::Tar(Destination::Stdout)
+        )
+    };
+    if arguments.quiet && !outputs.iter().any(is_taken) {
         output_line(&built.id.to_string())?;
     }
     Ok(ExitCode::SUCCESS)
