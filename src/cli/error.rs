@@ -99,6 +99,7 @@ macro_rules! plain {
 
 hinted!(
     crate::archive::ArchiveError,
+    crate::archive::OutputError,
     crate::layer::LayerError,
     crate::registry::CredentialsError,
     crate::registry::RegistryError,
