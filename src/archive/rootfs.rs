@@ -14,8 +14,7 @@ use nix::sys::stat::{
 use nix::sys::time::TimeSpec;
 use nix::unistd::{UnlinkatFlags, linkat, mkfifoat, symlinkat, unlinkat};
 
-use super::destination::Sink;
-use super::{Destination, IoContext, Result};
+use super::{IoContext, Result};
 use crate::layer::{FileKind, Node, Timestamp, View, copy_content, escape, write_merged_tar};
 use crate::store::{Stack, Store};
 
@@ -27,26 +26,9 @@ const MAX_WARNINGS: usize = 20;
 ///
 /// # Errors
 /// A layer can't be read, or `out` fails.
-pub(super) fn write_rootfs_tar(store: &Store, stack: &Stack, out: &mut dyn Write) -> Result<()> {
+pub fn write_rootfs_tar(store: &Store, stack: &Stack, out: &mut dyn Write) -> Result<()> {
     write_merged_tar(&store.view(stack)?, out)?;
     Ok(())
-}
-
-/// Writes the merged root file system as one tar to a file or to standard output.
-///
-/// # Errors
-/// A layer can't be read, or the destination can't be written: it is then as it was.
-pub fn write_rootfs(store: &Store, stack: &Stack, destination: &Destination) -> Result<()> {
-    let mut sink = match destination {
-        Destination::File(path) => Sink::to_file(path)?,
-        Destination::Stdout => Sink::to_stdout()?,
-        Destination::Directory(path) => {
-            write_rootfs_dir(store, stack, path)?;
-            return Ok(());
-        }
-    };
-    write_rootfs_tar(store, stack, &mut sink)?;
-    sink.commit()
 }
 
 /// Writes the merged root file system into a directory, which is made if it is missing, and

@@ -5,7 +5,6 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::rootfs::write_rootfs_tar;
 use super::*;
 use crate::event::{NullReporter, Reporter};
 use crate::image::{

@@ -11,7 +11,7 @@ use super::run::NetworkChoice;
 use super::session::{self, Workshop};
 use super::tag::parse_tag;
 use super::{CliError, Result, interrupt, output_line};
-use crate::archive::{self, Destination, NamedImage, Output, OutputSpec};
+use crate::archive::{self, Destination, Output, OutputSpec};
 use crate::build::{self, Built, Options};
 use crate::event::{Event, Reporter};
 use crate::transfer::Transfer;
@@ -134,38 +134,20 @@ fn export(
     options: &Options,
     outputs: &[OutputSpec],
 ) -> Result<()> {
-    let store = &workshop.store;
+    let transfer = Transfer {
+        store: &workshop.store,
+        session: &workshop.session,
+        reporter,
+        step: None,
+    };
     for output in outputs {
-        match &output.output {
-            Output::Image => {}
-            Output::Images(layout, destination) => {
-                let mut names = options.tags.clone();
-                for name in &output.names {
-                    names.push(parse_tag(name)?);
-                }
-                let image = NamedImage {
-                    image: store.find(&built.id.to_string())?,
-                    names,
-                };
-                let transfer = Transfer {
-                    store,
-                    session: &workshop.session,
-                    reporter,
-                    step: None,
-                };
-                archive::write_images(&transfer, &[image], *layout, destination)?;
-            }
-            Output::Tar(destination) => {
-                archive::write_rootfs(store, &built.stack, destination)?;
-            }
-            Output::Local(directory) => {
-                for message in archive::write_rootfs_dir(store, &built.stack, directory)? {
-                    reporter.report(Event::Warning {
-                        message,
-                        hint: None,
-                    });
-                }
-            }
+        let warnings =
+            archive::write_output(&transfer, output, &built.id, &built.stack, &options.tags)?;
+        for message in warnings {
+            reporter.report(Event::Warning {
+                message,
+                hint: None,
+            });
         }
     }
     Ok(())
@@ -176,14 +158,6 @@ fn options(arguments: &Arguments) -> Result<(Options, Vec<OutputSpec>)> {
     for text in &arguments.output {
         outputs.push(archive::parse_output(text)?);
     }
-    // `type=image,name=…` is another way to say -t.
-    let mut tags = arguments.tag.clone();
-    for output in &outputs {
-        if output.output == Output::Image {
-            tags.extend(output.names.iter().cloned());
-        }
-    }
-
     let mut build_args = BTreeMap::new();
     for text in &arguments.build_arg {
         match text.split_once('=') {
@@ -207,7 +181,8 @@ fn options(arguments: &Arguments) -> Result<(Options, Vec<OutputSpec>)> {
     let options = Options {
         context: arguments.context.clone(),
         dockerfile: arguments.file.clone(),
-        tags: tags
+        tags: arguments
+            .tag
             .iter()
             .map(|text| parse_tag(text))
             .collect::<Result<_>>()?,
