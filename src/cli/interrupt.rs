@@ -75,8 +75,8 @@ pub(super) fn watch() {
             hook();
         }
         crate::ui::say(match signal {
-            Signal::SIGINT => "interrupted",
-            _ => "terminated",
+            Signal::SIGINT => "interrupted\n",
+            _ => "terminated\n",
         });
         kiln_runtime::sys::process::exit_now(code);
     });

@@ -5,6 +5,7 @@ mod pull;
 mod push;
 
 pub use layers::{LayerSource, bring_layers};
+pub(crate) use pull::pair;
 pub use pull::{Pulled, pull};
 pub use push::{Exported, compress_layers, manifest_of, push};
 
@@ -61,11 +62,11 @@ pub enum TransferError {
     #[error("{reference} is an image for {found}, and {wanted} is wanted")]
     Platform {
         /// The image.
-        reference: Reference,
+        reference: Box<Reference>,
         /// Its platform.
-        found: Platform,
+        found: Box<Platform>,
         /// What was asked for.
-        wanted: Platform,
+        wanted: Box<Platform>,
     },
 }
 
