@@ -63,15 +63,12 @@ impl CliError {
     /// Writes it to standard error.
     pub(crate) fn show(&self) {
         match &self.rendered {
-            Some(text) => ui::say(text.trim_end()),
-            None => ui::say(
-                ui::diagnostics::render_error(
-                    self.source.as_ref(),
-                    self.hint.as_deref(),
-                    ui::colour(),
-                )
-                .trim_end(),
-            ),
+            Some(text) => ui::say(text),
+            None => ui::say(&ui::diagnostics::render_error(
+                self.source.as_ref(),
+                self.hint.as_deref(),
+                ui::colour(),
+            )),
         }
     }
 }
@@ -99,6 +96,7 @@ macro_rules! plain {
 
 hinted!(
     crate::archive::ArchiveError,
+    crate::image::ReferenceError,
     crate::layer::LayerError,
     crate::registry::CredentialsError,
     crate::registry::RegistryError,
@@ -110,7 +108,6 @@ hinted!(
 
 plain!(
     crate::image::PlatformError,
-    crate::image::ReferenceError,
     serde_json::Error,
     std::io::Error,
 );
