@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
+
+use kiln_runtime::Killer;
 
 use super::run::NetworkChoice;
 use super::session::{self, Workshop};
@@ -73,7 +76,21 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
     let reporter = progress.reporter();
     let client = || workshop.registry_client(arguments.insecure);
     let sandboxes = || workshop.sandboxes(reporter.as_ref());
-    let on_step = |killer: kiln_runtime::Killer| interrupt::on_interrupt(move || killer.kill());
+    // The step that runs now: it ends before anything of it is taken away.
+    let running: Arc<Mutex<Option<Killer>>> = Arc::default();
+    let doomed = running.clone();
+    interrupt::on_interrupt(move || {
+        if let Ok(mut step) = doomed.lock()
+            && let Some(killer) = step.take()
+        {
+            killer.kill();
+        }
+    });
+    let on_step = |killer: Killer| {
+        if let Ok(mut step) = running.lock() {
+            *step = Some(killer);
+        }
+    };
     let shop = build::Workshop {
         store: &workshop.store,
         session: &workshop.session,

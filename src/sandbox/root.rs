@@ -177,6 +177,8 @@ impl Root {
         let staged = self.session.directory()?;
         fs::remove_dir(&staged)?;
         fs::rename(self.directory.join("staged"), &staged)?;
+        // Little is left; a failed step's changes, which may be many, go by way of the trash.
+        let _ = fs::remove_dir_all(&self.directory);
         Ok(Changes {
             staged,
             kind: match self.kind {
