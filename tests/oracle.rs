@@ -42,7 +42,9 @@ fn cases() -> Vec<String> {
 
 /// Copies a case, so that what git can't hold can be added.
 fn context(case: &str, sandbox: &Sandbox) -> PathBuf {
-    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle").join(case);
+    let from = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/oracle")
+        .join(case);
     let to = sandbox.join(format!("contexts/{case}"));
     copy_directory(&from, &to);
     complete(case, &to);
@@ -91,19 +93,29 @@ fn complete(case: &str, context: &Path) {
         _ => return,
     };
     let mut command = Command::new("sh");
-    run(command.args(["-ec", script]).current_dir(context), Duration::from_secs(30)).ok();
+    run(
+        command.args(["-ec", script]).current_dir(context),
+        Duration::from_secs(30),
+    )
+    .ok();
 }
 
 /// Runs a function on all cases, two at a time, and returns what went wrong in which.
-fn on_all(cases: &[String], check: impl Fn(&str) -> Vec<String> + Sync) -> BTreeMap<String, Vec<String>> {
+fn on_all(
+    cases: &[String],
+    check: impl Fn(&str) -> Vec<String> + Sync,
+) -> BTreeMap<String, Vec<String>> {
     let queue = Mutex::new(cases.iter());
     let wrong = Mutex::new(BTreeMap::new());
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
                 loop {
-                    let Some(case) = queue.lock().unwrap().next() else { return };
-                    let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| check(case)));
+                    let Some(case) = queue.lock().unwrap().next() else {
+                        return;
+                    };
+                    let found =
+                        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| check(case)));
                     let found = found.unwrap_or_else(|panic| {
                         let text = panic.downcast_ref::<String>();
                         vec![text.cloned().unwrap_or_else(|| "panicked".to_owned())]
@@ -132,13 +144,26 @@ fn shown(differences: &[Difference]) -> Vec<String> {
 
 fn build_arguments() -> [String; 2] {
     let registry = Registry::shared();
-    [format!("BUSYBOX={}", registry.busybox()), format!("DEBIAN={}", registry.debian())]
+    [
+        format!("BUSYBOX={}", registry.busybox()),
+        format!("DEBIAN={}", registry.debian()),
+    ]
 }
 
 fn build(kiln: &Kiln, case: &str, context: &Path) -> Image {
     let [busybox, debian] = build_arguments();
     let context = context.to_str().unwrap();
-    let arguments = ["build", "--progress", "plain", "-t", case, "--build-arg", &busybox, "--build-arg", &debian];
+    let arguments = [
+        "build",
+        "--progress",
+        "plain",
+        "-t",
+        case,
+        "--build-arg",
+        &busybox,
+        "--build-arg",
+        &debian,
+    ];
     kiln.run(arguments.iter().chain(&[context])).ok();
     kiln.image(case)
 }
