@@ -143,6 +143,7 @@ macro_rules! troubles {
 
 troubles!(
     crate::dockerfile::ExpandError,
+    crate::dockerfile::MetadataError,
     crate::layer::LayerError,
     crate::registry::CredentialsError,
     crate::sandbox::SandboxError,
