@@ -16,6 +16,8 @@ pub(super) struct Tree<'a> {
     view: &'a View,
     /// What of it does not take part; the build context only.
     ignore: Option<&'a IgnoreFile>,
+    /// What it is, for errors.
+    place: &'static str,
 }
 
 /// Something that is copied: a file, or a directory with what is in it.
@@ -73,12 +75,17 @@ impl<'a> Tree<'a> {
         Tree {
             view: context.view(),
             ignore: Some(context.ignore()).filter(|ignore| !ignore.is_empty()),
+            place: "the build context",
         }
     }
 
     /// Returns the tree of a stage or an image.
     pub(super) fn image(view: &'a View) -> Tree<'a> {
-        Tree { view, ignore: None }
+        Tree {
+            view,
+            ignore: None,
+            place: "the stage or image that --from names",
+        }
     }
 
     pub(super) fn view(&self) -> &'a View {
@@ -151,11 +158,6 @@ impl<'a> Tree<'a> {
 
     /// Says why a path is not there.
     fn explain_missing(&self, text: &str, path: &[u8]) -> Trouble {
-        let place = if self.ignore.is_some() {
-            "in the build context"
-        } else {
-            "there"
-        };
         if let Some(ignore) = self.ignore {
             let decision = ignore.decide(path);
             let exists = self
@@ -188,7 +190,10 @@ impl<'a> Tree<'a> {
             .collect();
         let name = String::from_utf8_lossy(name).into_owned();
         let near = suggest::closest(&name, names.iter().map(String::as_str));
-        let message = format!("{text:?} is not {place}: no such file or directory");
+        let message = format!(
+            "{text:?} is not in {}: no such file or directory",
+            self.place
+        );
         match near {
             Some(near) => Trouble::hinted(message, format!("did you mean {near:?}?")),
             None => Trouble::new(message),
@@ -338,10 +343,10 @@ impl<'t> Gathering<'t> {
         for entry in self.tree.view.read_dir(real)? {
             let (real, path) = (join(real, &entry.name), join(path, &entry.name));
             let ignored = match (self.tree.ignore, &ignored) {
-                (Some(ignore), Some(parent)) => Some(ignore.decide_below(parent.clone(), &real)),
+                (Some(ignore), Some(parent)) => Some(ignore.decide_below(*parent, &real)),
                 _ => None,
             };
-            let excluded = self.excludes.decide_below(excluded.clone(), &path);
+            let excluded = self.excludes.decide_below(excluded, &path);
             if entry.node.stat.is_dir() {
                 kept |= self.directory(&real, &path, entry.node, ignored, excluded)?;
             } else if !ignored.is_some_and(|d| d.excluded) && !excluded.excluded {

@@ -96,6 +96,7 @@ macro_rules! plain {
 
 hinted!(
     crate::archive::ArchiveError,
+    crate::archive::OutputError,
     crate::image::ReferenceError,
     crate::layer::LayerError,
     crate::registry::CredentialsError,
@@ -144,7 +145,7 @@ fn render_failure(failure: &RunFailure) -> String {
         },
         output: &failure.output,
         log: failure.log.as_deref(),
-        hint: None,
+        hint: failure.hint.as_deref(),
     };
     report.render(ui::colour())
 }

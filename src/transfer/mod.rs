@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::event::{Event, Reporter, StepId, TransferId, TransferOutcome, Verb};
 use crate::image::{Digest, Platform, Reference};
-use crate::layer::LayerError;
+use crate::layer::{LayerError, space_hint};
 use crate::registry::RegistryError;
 use crate::store::{Session, Store, StoreError};
 
@@ -62,11 +62,11 @@ pub enum TransferError {
     #[error("{reference} is an image for {found}, not for {wanted}")]
     Platform {
         /// The image.
-        reference: Reference,
+        reference: Box<Reference>,
         /// Its platform.
-        found: Platform,
+        found: Box<Platform>,
         /// What was asked for.
-        wanted: Platform,
+        wanted: Box<Platform>,
     },
 }
 
@@ -104,7 +104,7 @@ impl TransferError {
             TransferError::Registry(error) => error.hint(),
             TransferError::Store(error) => error.hint(),
             TransferError::Layer { source, .. } => source.hint(),
-            TransferError::Read { .. } => None,
+            TransferError::Read { source, .. } => space_hint(source),
             TransferError::WrongDiffId { .. } | TransferError::Config(_) => Some(
                 "the image is damaged or was tampered with where it comes from; nothing of it was kept"
                     .to_owned(),

@@ -33,6 +33,7 @@ mod buildah;
 mod compare;
 mod faulty_registry;
 mod image;
+mod kills;
 mod kiln;
 mod layer_tar;
 mod registry;
@@ -45,6 +46,9 @@ pub use buildah::Buildah;
 pub use compare::{Difference, Ignore, compare, compare_configs, compare_trees};
 pub use faulty_registry::{Fault, FaultyRegistry, Published, host_architecture, tar_of};
 pub use image::Image;
+pub use kills::{
+    Victim, assert_no_process_with, assert_swept, names_in, processes_with, unique_marker,
+};
 pub use kiln::Kiln;
 pub use registry::{Bases, Registry};
 pub use sandbox::Sandbox;
