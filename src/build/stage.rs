@@ -323,8 +323,10 @@ impl Build<'_> {
                 let finished = done.get(index).ok_or_else(unknown)?;
                 Ok(finished.view.clone())
             }
-            BaseRef::Image(name) => {
-                let (_, stack, _) = self.base_image(name, &self.platform, step)?;
+            BaseRef::Image(image) => {
+                let (_, stack, _) = self
+                    .base_image(image, &self.platform, step)
+                    .map_err(|trouble| trouble.as_misspelt_stage(image))?;
                 Ok(self.shop.store.view(&stack)?)
             }
         }
