@@ -9,6 +9,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use ocipkg::digest::DigestExt as _;
 use ocipkg::image::{
     Image as _, ImageBuilder as _, OciArchive, OciArchiveBuilder, Remote, RemoteBuilder,
     RunnableBuilder, copy,

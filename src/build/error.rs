@@ -63,6 +63,8 @@ pub struct RunFailure {
     pub output: Vec<u8>,
     /// The file with all of its output.
     pub log: Option<PathBuf>,
+    /// What may have been the reason, and what to do.
+    pub hint: Option<String>,
 }
 
 /// Why one instruction could not be carried out; the caller knows where it stands.

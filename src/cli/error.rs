@@ -62,15 +62,14 @@ impl CliError {
 
     /// Writes it to standard error.
     pub(crate) fn show(&self) {
-        let text = match &self.rendered {
-            Some(text) => text.clone(),
-            None => ui::diagnostics::render_error(
+        match &self.rendered {
+            Some(text) => ui::say(text),
+            None => ui::say(&ui::diagnostics::render_error(
                 self.source.as_ref(),
                 self.hint.as_deref(),
                 ui::colour(),
-            ),
-        };
-        ui::say(&format!("{}\n", text.trim_end()));
+            )),
+        }
     }
 }
 
@@ -97,6 +96,8 @@ macro_rules! plain {
 
 hinted!(
     crate::archive::ArchiveError,
+    crate::archive::OutputError,
+    crate::image::ReferenceError,
     crate::layer::LayerError,
     crate::registry::CredentialsError,
     crate::registry::RegistryError,
@@ -108,7 +109,6 @@ hinted!(
 
 plain!(
     crate::image::PlatformError,
-    crate::image::ReferenceError,
     serde_json::Error,
     std::io::Error,
 );
@@ -145,7 +145,7 @@ fn render_failure(failure: &RunFailure) -> String {
         },
         output: &failure.output,
         log: failure.log.as_deref(),
-        hint: None,
+        hint: failure.hint.as_deref(),
     };
     report.render(ui::colour())
 }

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::event::{Event, Reporter, StepId, TransferId, TransferOutcome, Verb};
 use crate::image::{Digest, Platform, Reference};
-use crate::layer::LayerError;
+use crate::layer::{LayerError, space_hint};
 use crate::registry::RegistryError;
 use crate::store::{Session, Store, StoreError};
 
@@ -78,7 +78,10 @@ impl TransferError {
             TransferError::Store(error) => error.hint(),
             TransferError::Layer { source, .. } => source.hint(),
             TransferError::Read { source, .. } => {
-                RegistryError::in_io_error(source).and_then(RegistryError::hint)
+                match RegistryError::in_io_error(source) {
+                    Some(error) => error.hint(),
+                    None => space_hint(source),
+                }
             }
             TransferError::WrongDiffId { .. } | TransferError::Config(_) => Some(
                 "the image is damaged or was tampered with where it comes from; nothing of it was kept"

@@ -30,6 +30,7 @@
 mod buildah;
 mod compare;
 mod image;
+mod kills;
 mod kiln;
 mod layer_tar;
 mod registry;
@@ -40,6 +41,9 @@ mod tree;
 pub use buildah::Buildah;
 pub use compare::{Difference, Ignore, compare, compare_configs, compare_trees};
 pub use image::Image;
+pub use kills::{
+    Victim, assert_no_process_with, assert_swept, names_in, processes_with, unique_marker,
+};
 pub use kiln::Kiln;
 pub use registry::{Bases, Registry};
 pub use sandbox::Sandbox;
