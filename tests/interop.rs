@@ -9,12 +9,11 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use ocipkg::digest::DigestExt as _;
+use ocipkg::ImageName;
 use ocipkg::image::{
     Image as _, ImageBuilder as _, OciArchive, OciArchiveBuilder, Remote, RemoteBuilder,
     RunnableBuilder, copy,
 };
-use ocipkg::{Digest, ImageName};
 use support::{Bases, Image, Kiln, Kind, Output, Registry, compare, has_program, require, run};
 
 const DOCKERFILE: &str = "\
@@ -264,12 +263,6 @@ fn image_that_ocipkg_made_of_a_program_is_refused_for_its_missing_diff_ids() {
 fn image_that_ocipkg_pushed_is_built_upon() {
     let (kiln, registry) = (Kiln::new(), Registry::shared());
     let tar = fs::read(Bases::shared().busybox_tar()).unwrap();
-    let diff_id = Digest::eval_sha256_digest(&tar).to_string();
-    let config = serde_json::json!({
-        "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" },
-        "os": "linux",
-        "rootfs": { "type": "layers", "diff_ids": [diff_id] },
-    });
     let mut builder = RemoteBuilder::new(name_for_ocipkg(registry, "interop/made:1")).unwrap();
     let mut add = |bytes: &[u8], kind: &str| {
         let (digest, size) = builder.add_blob(bytes).unwrap();
@@ -277,6 +270,13 @@ fn image_that_ocipkg_pushed_is_built_upon() {
         serde_json::json!({ "mediaType": media_type, "digest": digest.to_string(), "size": size })
     };
     let layer = add(&tar, "layer.v1.tar");
+    // The digest of what is not compressed is the DiffId.
+    let diff_id = layer["digest"].clone();
+    let config = serde_json::json!({
+        "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" },
+        "os": "linux",
+        "rootfs": { "type": "layers", "diff_ids": [diff_id] },
+    });
     let config = add(config.to_string().as_bytes(), "config.v1+json");
     let manifest = serde_json::json!({
         "schemaVersion": 2,
