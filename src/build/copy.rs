@@ -310,20 +310,9 @@ impl Job<'_> {
     }
 
     fn write_directory(&self, writer: &mut LayerWriter<'_>, selected: &Selected) -> Step<bool> {
-        let destination = self.destination.as_bytes();
-        let parent = destination
-            .iter()
-            .rposition(|b| *b == b'/')
-            .unwrap_or_default();
-        self.ensure_dir(writer, &destination[..parent])?;
-        let target = writer.resolve(destination, true)?;
-        if !target.is_empty() {
-            // A new directory takes the mode of the source, and is root's.
-            let mut attributes = self.attributes(selected.top())?;
-            (attributes.uid, attributes.gid) = self.owner.unwrap_or((0, 0));
-            attributes.mtime = None;
-            writer.put_dir(&target, &attributes)?;
-        }
+        // The top is the destination itself: it keeps its attributes, or gets those of a parent
+        // that is made. Only what is in the source brings its own.
+        let target = self.ensure_dir(writer, self.destination.as_bytes())?;
         let mut stable = true;
         for index in 1..selected.entries.len() {
             let path = below(&target, &selected.entries[index].path);

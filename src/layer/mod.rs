@@ -36,7 +36,7 @@ mod writer;
 mod xattr;
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 use std::io;
 
