@@ -134,9 +134,13 @@ pub struct IndexEntry {
     pub platform: Option<Platform>,
     /// The annotation `org.opencontainers.image.ref.name`, which layouts name their images with.
     pub ref_name: Option<String>,
+    /// The annotation `io.containerd.image.name`, in which docker and containerd put the whole
+    /// name.
+    pub image_name: Option<String>,
 }
 
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
+const IMAGE_NAME: &str = "io.containerd.image.name";
 
 /// An index: one name for the images of several platforms; also the root of an OCI layout.
 /// See <https://github.com/opencontainers/image-spec/blob/main/image-index.md>.
@@ -171,9 +175,13 @@ impl Index {
                 let platform = builder.build().expect("all mandatory fields are set");
                 descriptor.set_platform(Some(platform));
             }
-            if let Some(name) = &entry.ref_name {
-                let annotations = [(REF_NAME.to_owned(), name.clone())];
-                descriptor.set_annotations(Some(annotations.into_iter().collect()));
+            let names = [(REF_NAME, &entry.ref_name), (IMAGE_NAME, &entry.image_name)];
+            let annotations: std::collections::HashMap<String, String> = names
+                .into_iter()
+                .filter_map(|(key, name)| Some((key.to_owned(), name.clone()?)))
+                .collect();
+            if !annotations.is_empty() {
+                descriptor.set_annotations(Some(annotations));
             }
             descriptor
         });
@@ -183,7 +191,10 @@ impl Index {
             .manifests(entries.collect::<Vec<_>>())
             .build()
             .expect("all mandatory fields are set");
-        serde_json::to_vec(&index).expect("an index has string keys only")
+        let mut index = serde_json::to_value(&index).expect("an index has string keys only");
+        // oci-spec keeps annotations in a hash map, whose order is another in each process.
+        index.sort_all_objects();
+        index.to_string().into_bytes()
     }
 }
 
@@ -235,6 +246,10 @@ impl ManifestKind {
         };
         if is_index {
             let index = oci::ImageIndex::from_reader(bytes).map_err(|e| malformed(&e))?;
+            let annotation = |descriptor: &oci::Descriptor, key: &str| {
+                let annotations = descriptor.annotations().as_ref();
+                annotations.and_then(|a| a.get(key).cloned())
+            };
             let entry = |descriptor: &oci::Descriptor| {
                 Ok(IndexEntry {
                     descriptor: Descriptor::from_oci(descriptor)?,
@@ -245,10 +260,8 @@ impl ManifestKind {
                         os_version: p.os_version().clone(),
                         os_features: p.os_features().clone().unwrap_or_default(),
                     }),
-                    ref_name: descriptor
-                        .annotations()
-                        .as_ref()
-                        .and_then(|a| a.get(REF_NAME).cloned()),
+                    ref_name: annotation(descriptor, REF_NAME),
+                    image_name: annotation(descriptor, IMAGE_NAME),
                 })
             };
             let entries = index.manifests().iter().map(entry);
@@ -296,6 +309,7 @@ mod tests {
                 descriptor: Descriptor::of(media_type::OCI_MANIFEST, &bytes),
                 platform: Some("linux/arm64".parse().unwrap()),
                 ref_name: Some("latest".to_owned()),
+                image_name: Some("docker.io/library/a:latest".to_owned()),
             }],
         };
         let parsed = ManifestKind::parse(&index.to_bytes(), None).unwrap();

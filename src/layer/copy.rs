@@ -39,7 +39,7 @@ pub(super) fn next_run(file: &File, from: u64, size: u64) -> io::Result<Option<R
 }
 
 /// Makes `target`, which is empty, a copy of `source`. Returns the size.
-pub(super) fn copy(source: &File, target: &File) -> io::Result<u64> {
+pub(crate) fn copy(source: &File, target: &File) -> io::Result<u64> {
     let size = source.metadata()?.len();
     let mut at = 0;
     while let Some(run) = next_run(source, at, size)? {

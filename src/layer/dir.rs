@@ -181,7 +181,7 @@ pub(super) fn list(dir: BorrowedFd<'_>, path: &[u8]) -> Result<Vec<Vec<u8>>, Lay
 
 /// Removes `path` with all that lies below it. Works with paths and not by recursion: an
 /// archive may nest deeper than there are descriptors or stack.
-pub(super) fn remove_all(dir: BorrowedFd<'_>, path: &[u8]) -> Result<(), LayerError> {
+pub(crate) fn remove_all(dir: BorrowedFd<'_>, path: &[u8]) -> Result<(), LayerError> {
     let mut pending = vec![path.to_vec()];
     while let Some(top) = pending.last().cloned() {
         match unlinkat(dir, &top[..], UnlinkatFlags::NoRemoveDir) {

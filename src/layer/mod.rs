@@ -2,6 +2,7 @@
 //!
 //! - [`apply`] extracts a stream into an empty directory, [`LayerWriter`] builds one up
 //!   entry by entry (COPY, ADD, WORKDIR).
+//! - [`members()`] tells where the members of an archive lie that is not extracted.
 //! - [`View`] is the merged read-only view over a stack of such directories, without a mount.
 //! - [`diff`] decides what of an overlay's upper directory belongs to the layer, and
 //!   [`write_tar`] makes the stream, a pure function of the directory and that decision.
@@ -20,6 +21,7 @@ mod diff;
 mod dir;
 mod gzip;
 mod header;
+mod members;
 mod meta;
 mod ownership;
 mod path;
@@ -40,14 +42,17 @@ use std::io;
 
 pub use apply::{Applied, ApplyMode, ApplyOptions, Limits, apply};
 pub use compression::{Compression, gzip_encoder};
+pub(crate) use copy::copy as copy_content;
 pub use diff::{Diff, UpperKind, diff};
 pub use dir::LayerDir;
+pub(crate) use dir::remove_all;
 pub use gzip::ParallelGzip;
+pub use members::{Member, MemberContent, member_header, members};
 pub use meta::{ContentId, LayerMeta, Omit};
 pub use ownership::{Overrides, Ownership, Record};
 pub use path::{escape, unescape};
 pub use stat::{Device, FileKind, Stat, Timestamp};
-pub use stream::{StreamStats, write_tar};
+pub use stream::{StreamStats, write_merged_tar, write_tar};
 pub use view::{DirEntry, Node, ResolvedPath, View};
 pub use writer::{Attributes, LayerWriter, Written};
 pub use xattr::Xattrs;

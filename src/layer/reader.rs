@@ -68,6 +68,11 @@ impl<'r> TarReader<'r> {
         }
     }
 
+    /// Returns how many bytes were read so far: behind a header, where the data begins.
+    pub(super) fn offset(&self) -> u64 {
+        self.offset
+    }
+
     /// Reads until `buffer` is full or the stream ends, and returns how much that was.
     fn fill(&mut self, buffer: &mut [u8]) -> Result<usize, LayerError> {
         let mut filled = 0;

@@ -8,6 +8,7 @@ use std::os::unix::fs::FileExt as _;
 use super::dir::{Found, LayerDir};
 use super::header::{self, Fields};
 use super::stat::{Device, FileKind, Stat, Timestamp};
+use super::view::{Node, View};
 use super::xattr::Xattrs;
 use super::{Call as _, ContentId, LayerError, Omit, copy, escape, path, whiteout};
 
@@ -32,18 +33,7 @@ pub fn write_tar(
     omit: &Omit,
     out: &mut dyn Write,
 ) -> Result<StreamStats, LayerError> {
-    let mut sink = Sink {
-        out,
-        hasher: blake3::Hasher::new(),
-        stats: StreamStats {
-            content_id: ContentId([0; 32]),
-            entries: 0,
-            size_bytes: 0,
-            hole_bytes: 0,
-            stream_bytes: 0,
-        },
-        first_names: HashMap::new(),
-    };
+    let mut sink = Sink::new(out);
     if !omit.root
         && let Found::Entry(stat) = layer.find(b"")?
     {
@@ -64,6 +54,24 @@ pub fn write_tar(
                     pending.extend(children(layer, omit, &path)?);
                 }
             }
+        }
+    }
+    sink.finish()
+}
+
+/// Writes what a view shows as one tar stream, without the root directory's own entry. There
+/// are no deletions in it, and hard links stay what they are.
+pub fn write_merged_tar(view: &View, out: &mut dyn Write) -> Result<StreamStats, LayerError> {
+    let mut sink = Sink::new(out);
+    let children = |path: &[u8]| -> Result<Vec<Node>, LayerError> {
+        let entries = view.read_dir(path)?.into_iter().rev();
+        Ok(entries.map(|entry| entry.node).collect())
+    };
+    let mut pending = children(b"")?;
+    while let Some(node) = pending.pop() {
+        sink.entry(view.layer_of(&node)?, &node.path, &node.stat, Form::Plain)?;
+        if node.stat.is_dir() {
+            pending.extend(children(&node.path)?);
         }
     }
     sink.finish()
@@ -113,7 +121,22 @@ struct Sink<'w> {
     first_names: HashMap<(u64, u64), Vec<u8>>,
 }
 
-impl Sink<'_> {
+impl<'w> Sink<'w> {
+    fn new(out: &'w mut dyn Write) -> Sink<'w> {
+        Sink {
+            out,
+            hasher: blake3::Hasher::new(),
+            stats: StreamStats {
+                content_id: ContentId([0; 32]),
+                entries: 0,
+                size_bytes: 0,
+                hole_bytes: 0,
+                stream_bytes: 0,
+            },
+            first_names: HashMap::new(),
+        }
+    }
+
     fn write(&mut self, bytes: &[u8]) -> Result<(), LayerError> {
         self.out.write_all(bytes).map_err(LayerError::Write)?;
         self.stats.stream_bytes += bytes.len() as u64;

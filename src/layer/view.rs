@@ -234,7 +234,8 @@ impl View {
             .collect())
     }
 
-    fn layer_of(&self, node: &Node) -> Result<&LayerDir, LayerError> {
+    /// Returns the layer that an entry comes from.
+    pub(super) fn layer_of(&self, node: &Node) -> Result<&LayerDir, LayerError> {
         node.layers
             .first()
             .and_then(|&layer| self.layers.get(layer))

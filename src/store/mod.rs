@@ -28,7 +28,7 @@ mod session;
 use std::io;
 use std::path::{Path, PathBuf};
 
-pub use blobs::BlobWriter;
+pub use blobs::{BlobWriter, Verifying};
 pub use cache::StepRecord;
 pub use gc::Freed;
 pub use images::{Image, RefRecord, Removed};

@@ -13,6 +13,7 @@ fn index_of(entries: &[(&[u8], Option<&str>)], kind: &str) -> Vec<u8> {
         descriptor: Descriptor::of(kind, bytes),
         platform: platform.map(|p| p.parse().unwrap()),
         ref_name: None,
+        image_name: None,
     };
     Index {
         entries: entries.iter().map(entry).collect(),

@@ -1,0 +1,277 @@
+//! `-o` of `kiln build`.
+//! See <https://docs.docker.com/reference/cli/docker/buildx/build/#output>.
+
+use std::path::PathBuf;
+
+use super::{Destination, Layout};
+use crate::dockerfile::suggest::did_you_mean;
+
+/// What `-o` asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutputSpec {
+    /// What is written, and where.
+    pub output: Output,
+    /// Names for the image, beside those of `-t`.
+    pub names: Vec<String>,
+}
+
+/// What a build's result is written as.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// An image of the store.
+    Image,
+    /// An archive, or a directory of a layout.
+    Images(Layout, Destination),
+    /// A tar of the root file system.
+    Tar(Destination),
+    /// The root file system in a directory.
+    Local(PathBuf),
+}
+
+/// An `-o` that can't be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("invalid output {text:?}: {reason}")]
+pub struct OutputError {
+    text: String,
+    reason: String,
+    hint: Option<String>,
+}
+
+impl OutputError {
+    /// Returns what a person can do about it.
+    pub fn hint(&self) -> Option<String> {
+        let usual = "it is PATH, - or type=oci|docker|tar|local|image,dest=PATH[,tar=false]";
+        Some(self.hint.clone().unwrap_or_else(|| usual.to_owned()))
+    }
+}
+
+const TYPES: [&str; 5] = ["docker", "image", "local", "oci", "tar"];
+const KEYS: [&str; 4] = ["dest", "name", "tar", "type"];
+
+/// Parses the value of `-o`: fields as in CSV, each `key=value`. A path alone is a local
+/// directory, and `-` a tar on standard output.
+///
+/// # Errors
+/// [`OutputError`] says which field can't be used.
+pub fn parse_output(text: &str) -> Result<OutputSpec, OutputError> {
+    let error = |reason: String, hint: Option<String>| OutputError {
+        text: text.to_owned(),
+        reason,
+        hint,
+    };
+    let plain = |reason: &str| error(reason.to_owned(), None);
+    let fields = csv_fields(text).ok_or_else(|| plain("a quote is missing or misplaced"))?;
+    if let [only] = fields.as_slice()
+        && only == text
+        && !text.starts_with("type=")
+    {
+        let output = match text {
+            "" => return Err(plain("it is empty")),
+            "-" => Output::Tar(Destination::Stdout),
+            path => Output::Local(path.into()),
+        };
+        let names = Vec::new();
+        return Ok(OutputSpec { output, names });
+    }
+    let (mut kind, mut dest, mut tar) = (None, None, None);
+    let mut names = Vec::new();
+    for field in &fields {
+        let (key, value) = field
+            .split_once('=')
+            .ok_or_else(|| error(format!("{field:?} is no key=value"), None))?;
+        let key = key.trim().to_lowercase();
+        match key.as_str() {
+            "type" => kind = Some(value),
+            "dest" if value.is_empty() => return Err(plain("dest is empty")),
+            "dest" => dest = Some(value),
+            "name" => names.extend(value.split(',').map(|name| name.trim().to_owned())),
+            "tar" => {
+                tar = Some(match value {
+                    "true" | "1" => true,
+                    "false" | "0" => false,
+                    _ => {
+                        return Err(error(
+                            format!("tar={value} is neither true nor false"),
+                            None,
+                        ));
+                    }
+                });
+            }
+            "push" if matches!(value, "true" | "1") => {
+                let hint = "build it with -t NAME, then `kiln push NAME`".to_owned();
+                return Err(error("kiln build does not push".to_owned(), Some(hint)));
+            }
+            other => {
+                let hint = did_you_mean(other, KEYS);
+                return Err(error(format!("unknown attribute {other:?}"), hint));
+            }
+        }
+    }
+    let kind = kind.ok_or_else(|| plain("the type is missing"))?;
+    let layout = match kind {
+        "oci" => Some(Layout::Oci),
+        "docker" => Some(Layout::Docker),
+        _ => None,
+    };
+    if tar.is_some() && layout.is_none() {
+        return Err(plain("tar is for type=oci and type=docker"));
+    }
+    let stream = match dest {
+        None | Some("-") => Destination::Stdout,
+        Some(path) => Destination::File(path.into()),
+    };
+    let output = match (kind, layout) {
+        (_, Some(layout)) => {
+            let destination = match (tar, dest) {
+                (Some(false), None | Some("-")) => {
+                    return Err(plain("dest has to name a directory"));
+                }
+                (Some(false), Some(path)) => Destination::Directory(path.into()),
+                (_, None) if layout == Layout::Docker => {
+                    let hint = "give dest=FILE; every image with a name is in kiln's store anyway";
+                    let reason = "dest is missing, and there is no docker to load it into";
+                    return Err(error(reason.to_owned(), Some(hint.to_owned())));
+                }
+                _ => stream,
+            };
+            Output::Images(layout, destination)
+        }
+        ("tar", _) => Output::Tar(stream),
+        ("local", _) => match dest {
+            None | Some("-") => return Err(plain("dest has to name a directory")),
+            Some(path) => Output::Local(path.into()),
+        },
+        ("image", _) if dest.is_some() => return Err(plain("an image goes to the store")),
+        ("image", _) => Output::Image,
+        ("registry", _) => {
+            let hint = "build it with -t NAME, then `kiln push NAME`".to_owned();
+            return Err(error("kiln build does not push".to_owned(), Some(hint)));
+        }
+        (other, _) => {
+            let hint = did_you_mean(other, TYPES);
+            return Err(error(format!("unknown type {other:?}"), hint));
+        }
+    };
+    Ok(OutputSpec { output, names })
+}
+
+/// Splits a record of comma-separated values (RFC 4180); nothing where its quotes are wrong.
+fn csv_fields(text: &str) -> Option<Vec<String>> {
+    let mut fields = Vec::new();
+    let mut rest = text;
+    loop {
+        let mut field = String::new();
+        if let Some(mut quoted) = rest.strip_prefix('"') {
+            loop {
+                let (part, behind) = quoted.split_once('"')?;
+                field.push_str(part);
+                match behind.strip_prefix('"') {
+                    Some(more) => {
+                        field.push('"');
+                        quoted = more;
+                    }
+                    None => {
+                        rest = behind;
+                        break;
+                    }
+                }
+            }
+            if !rest.is_empty() && !rest.starts_with(',') {
+                return None;
+            }
+        } else {
+            let end = rest.find(',').unwrap_or(rest.len());
+            field.push_str(&rest[..end]);
+            rest = &rest[end..];
+            if field.contains('"') {
+                return None;
+            }
+        }
+        fields.push(field);
+        match rest.strip_prefix(',') {
+            Some(more) => rest = more,
+            None => return Some(fields),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn output(text: &str) -> Output {
+        parse_output(text).unwrap().output
+    }
+
+    #[test]
+    fn a_path_alone_is_a_directory_and_a_dash_a_tar_on_stdout() {
+        assert_eq!(output("out"), Output::Local("out".into()));
+        assert_eq!(output("./a=b"), Output::Local("./a=b".into()));
+        assert_eq!(output("-"), Output::Tar(Destination::Stdout));
+    }
+
+    #[test]
+    fn types_and_destinations() {
+        let file = Destination::File("a.tar".into());
+        assert_eq!(
+            output("type=oci,dest=a.tar"),
+            Output::Images(Layout::Oci, file.clone())
+        );
+        assert_eq!(
+            output("type=docker,dest=a.tar"),
+            Output::Images(Layout::Docker, file.clone())
+        );
+        assert_eq!(output("type=tar,dest=a.tar"), Output::Tar(file));
+        assert_eq!(output("type=tar"), Output::Tar(Destination::Stdout));
+        assert_eq!(
+            output("type=oci,tar=false,dest=d"),
+            Output::Images(Layout::Oci, Destination::Directory("d".into()))
+        );
+        assert_eq!(output("dest=d,type=local"), Output::Local("d".into()));
+        assert_eq!(output("type=image"), Output::Image);
+    }
+
+    #[test]
+    fn fields_are_those_of_csv() {
+        let spec = parse_output(r#"type=oci,"dest=a,b.tar","name=x,y:1""#).unwrap();
+        let file = Destination::File("a,b.tar".into());
+        assert_eq!(spec.output, Output::Images(Layout::Oci, file));
+        assert_eq!(spec.names, ["x", "y:1"]);
+        assert_eq!(
+            output(r#"type=local,"dest=a""b""#),
+            Output::Local("a\"b".into())
+        );
+        for bad in [
+            r#"type=oci,"dest=a"#,
+            r#"type=oci,dest="a""#,
+            r#""type=oci"x"#,
+        ] {
+            assert!(parse_output(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_with_a_hint() {
+        for (bad, reason) in [
+            ("", "empty"),
+            ("type=oc,dest=a", "unknown type"),
+            ("type=oci,dst=a", "unknown attribute"),
+            ("dest=a,name=b", "type is missing"),
+            ("type=oci,a", "no key=value"),
+            ("type=local", "directory"),
+            ("type=oci,tar=false", "directory"),
+            ("type=oci,tar=maybe,dest=a", "neither true nor false"),
+            ("type=local,tar=true,dest=a", "tar is for"),
+            ("type=docker", "dest is missing"),
+            ("type=image,push=true", "does not push"),
+            ("type=registry", "does not push"),
+            ("type=oci,dest=", "dest is empty"),
+        ] {
+            let error = parse_output(bad).unwrap_err();
+            assert!(error.to_string().contains(reason), "{bad}: {error}");
+            assert!(error.hint().is_some(), "{bad}");
+        }
+        let hint = parse_output("type=oc,dest=a").unwrap_err().hint();
+        assert_eq!(hint.as_deref(), Some("did you mean oci?"));
+    }
+}
