@@ -139,7 +139,10 @@ fn work_stops_where_a_result_is_unchanged() {
 fn run_again_with_the_same_result_lets_what_follows_hit() {
     let kiln = Kiln::new();
     let dockerfile = |command: &str| {
-        format!("FROM {}\nRUN {command} > /out\nRUN cat /out > /two\nCOPY x /x\n", base())
+        format!(
+            "FROM {}\nRUN {command} > /out\nRUN cat /out > /two\nCOPY x /x\n",
+            base()
+        )
     };
     let files = &[("x", "x")];
     kiln.build(&dockerfile("echo same"), files).ok();
@@ -169,7 +172,12 @@ fn changed_variables_miss_from_the_first_run_that_sees_them() {
     // An argument that no RUN sees runs nothing; neither does a proxy.
     let dockerfile = format!("FROM {}\nRUN echo p > /out\nARG A\n", base());
     kiln.build(&dockerfile, files).ok();
-    let options = ["--build-arg", "A=3", "--build-arg", "HTTP_PROXY=http://p.invalid"];
+    let options = [
+        "--build-arg",
+        "A=3",
+        "--build-arg",
+        "HTTP_PROXY=http://p.invalid",
+    ];
     let unseen = kiln.build_with(&options, &dockerfile, files).ok();
     assert!(ran(&unseen).is_empty(), "{unseen}");
 }
@@ -197,7 +205,10 @@ fn user_directory_shell_and_network_are_part_of_the_key() {
     assert!(!build("", "true"));
     assert!(build("", "true"));
     // Metadata that no step sees.
-    assert!(build("LABEL a=b\nEXPOSE 1\nCMD x\nHEALTHCHECK NONE", "true"));
+    assert!(build(
+        "LABEL a=b\nEXPOSE 1\nCMD x\nHEALTHCHECK NONE",
+        "true"
+    ));
     for before in ["USER app", "WORKDIR /tmp", "SHELL [\"/bin/sh\", \"-ec\"]"] {
         assert!(!build(before, "true"), "{before}");
         assert!(build(before, "true"), "{before}");
@@ -209,7 +220,10 @@ fn user_directory_shell_and_network_are_part_of_the_key() {
 #[test]
 fn no_cache_runs_all_and_leaves_records() {
     let kiln = Kiln::new();
-    let dockerfile = format!("FROM {}\nRUN date +%N > /now\nCOPY x /x\nWORKDIR /w\n", base());
+    let dockerfile = format!(
+        "FROM {}\nRUN date +%N > /now\nCOPY x /x\nWORKDIR /w\n",
+        base()
+    );
     let files = &[("x", "x")];
     kiln.build(&dockerfile, files).ok();
     let first = id(&kiln);
@@ -277,7 +291,13 @@ fn owners_in_another_stage_miss() {
 #[test]
 fn options_of_copy_miss() {
     let kiln = Kiln::new();
-    let words = ["x /x", "x /y", "--chmod=600 x /x", "--chown=1 x /x", "--link x /x"];
+    let words = [
+        "x /x",
+        "x /y",
+        "--chmod=600 x /x",
+        "--chown=1 x /x",
+        "--link x /x",
+    ];
     for hit in [false, true] {
         for words in words {
             let dockerfile = format!("FROM {}\nCOPY {words}\n", base());
@@ -291,12 +311,19 @@ fn options_of_copy_miss() {
 fn ignored_files_take_no_part() {
     let kiln = Kiln::new();
     let dockerfile = format!("FROM {}\nCOPY . /c\n", base());
-    let files = &[("x", "x"), ("log", "1"), (".dockerignore", "log\nDockerfile\n.dockerignore\n")];
+    let files = &[
+        ("x", "x"),
+        ("log", "1"),
+        (".dockerignore", "log\nDockerfile\n.dockerignore\n"),
+    ];
     kiln.build(&dockerfile, files).ok();
     let hit = |files: &[(&str, &str)]| steps(&kiln.build(&dockerfile, files).ok())[0].1;
     assert!(hit(&[("log", "2")]));
     // Other rules for the same files.
-    assert!(hit(&[(".dockerignore", "l*g\nDockerfile\n.dockerignore\n")]));
+    assert!(hit(&[(
+        ".dockerignore",
+        "l*g\nDockerfile\n.dockerignore\n"
+    )]));
     assert!(!hit(&[(".dockerignore", "Dockerfile\n.dockerignore\n")]));
     assert!(!hit(&[("log", "3")]));
 }
@@ -317,9 +344,13 @@ fn heredoc_misses_when_its_text_or_its_variables_change() {
 #[test]
 fn failed_step_leaves_no_record_and_those_before_it_hit() {
     let kiln = Kiln::new();
-    let dockerfile = |command: &str| format!("FROM {}\nRUN echo first > /1\nRUN {command}\n", base());
-    kiln.build(&dockerfile("echo second > /2 && exit 3"), &[]).fails();
-    let again = kiln.build(&dockerfile("echo second > /2 && exit 3"), &[]).fails();
+    let dockerfile =
+        |command: &str| format!("FROM {}\nRUN echo first > /1\nRUN {command}\n", base());
+    kiln.build(&dockerfile("echo second > /2 && exit 3"), &[])
+        .fails();
+    let again = kiln
+        .build(&dockerfile("echo second > /2 && exit 3"), &[])
+        .fails();
     assert_eq!(ran(&again), ["RUN echo second > /2 && exit 3"]);
     let mended = kiln.build(&dockerfile("echo second > /2"), &[]).ok();
     assert_eq!(ran(&mended), ["RUN echo second > /2"]);
@@ -334,5 +365,8 @@ fn removed_image_can_still_be_built_from_the_cache() {
     kiln.run(["rmi", "test"]).ok();
     kiln.build(&dockerfile, &[]).ok();
     assert_eq!(id(&kiln), first);
-    assert_eq!(kiln.run(["run", "--rm", "test", "cat", "/x"]).ok().line(), "x");
+    assert_eq!(
+        kiln.run(["run", "--rm", "test", "cat", "/x"]).ok().line(),
+        "x"
+    );
 }

@@ -163,7 +163,10 @@ fn top_link_is_followed_and_nested_ones_are_copied() {
     let file = image.tree.file("/b/to-file");
     assert_eq!((file.kind, file.content()), (Kind::File, &b"x"[..]));
     let link = image.tree.file("/c/nested");
-    assert_eq!((link.kind, &*link.target), (Kind::Symlink, &b"../real/x"[..]));
+    assert_eq!(
+        (link.kind, &*link.target),
+        (Kind::Symlink, &b"../real/x"[..])
+    );
     assert_eq!(image.tree.file("/c/nowhere").target, b"dangling");
     assert_eq!(below(&image, "/d"), ["to-file", "x"]);
     assert_eq!(image.tree.file("/e").content(), b"x");
@@ -199,7 +202,10 @@ fn directory_and_other_files_do_not_replace_each_other() {
         ("RUN mkdir -p /t/x\nCOPY x /t", "/t/x"),
         ("COPY x /etc/passwd/", "/etc/passwd"),
         // A directory onto a link.
-        ("RUN mkdir /t && ln -s t /etcl && mkdir /q && ln -s /t /q/etc\nCOPY d /q", "/q/etc"),
+        (
+            "RUN mkdir /t && ln -s t /etcl && mkdir /q && ln -s /t /q/etc\nCOPY d /q",
+            "/q/etc",
+        ),
     ];
     for (instructions, path) in cases {
         let dockerfile = format!("FROM {}\n{instructions}\n", base());
@@ -226,7 +232,13 @@ fn file_replaces_a_file_and_a_link() {
     assert_eq!(image.tree.file("/t/x").content(), b"new");
     let file = image.tree.file("/l/link");
     assert_eq!((file.kind, file.content()), (Kind::File, &b"mine"[..]));
-    assert!(image.tree.file("/etc/passwd").content().starts_with(b"root:"));
+    assert!(
+        image
+            .tree
+            .file("/etc/passwd")
+            .content()
+            .starts_with(b"root:")
+    );
 }
 
 #[test]
@@ -304,12 +316,18 @@ fn chown_to_an_unknown_name_is_an_error() {
     let output = kiln
         .build(&dockerfile, &[("x", "x")])
         .fails_with("no user \"nobody-here\" in the image's /etc/passwd");
-    assert!(output.stderr().contains("hint: create it in an earlier RUN"), "{output}");
+    assert!(
+        output
+            .stderr()
+            .contains("hint: create it in an earlier RUN"),
+        "{output}"
+    );
     let dockerfile = format!("FROM {}\nCOPY --chown=0:no-group x /x\n", base());
     kiln.build(&dockerfile, &[])
         .fails_with("no group \"no-group\" in the image's /etc/group");
     // Numbers need no passwd, and names do.
-    kiln.build("FROM scratch\nCOPY --chown=5:6 x /x\n", &[]).ok();
+    kiln.build("FROM scratch\nCOPY --chown=5:6 x /x\n", &[])
+        .ok();
     kiln.build("FROM scratch\nCOPY --chown=app x /x\n", &[])
         .fails_with("no user \"app\"");
 }
@@ -449,12 +467,11 @@ fn hard_links_stay_and_the_marks_of_a_workstation_do_not() {
     fs::hard_link(context.join("d/a"), context.join("d/b")).unwrap();
     fs::set_permissions(context.join("d/z"), fs::Permissions::from_mode(0o6755)).unwrap();
     set_xattr(&context.join("d/z"), "user.note", "mine");
-    let image = built(
-        &kiln,
-        "COPY d /d\nCOPY d/a d/b /e/\n",
-        &[],
-    );
-    assert!(std::ptr::eq(image.tree.file("/d/a"), image.tree.file("/d/b")));
+    let image = built(&kiln, "COPY d /d\nCOPY d/a d/b /e/\n", &[]);
+    assert!(std::ptr::eq(
+        image.tree.file("/d/a"),
+        image.tree.file("/d/b")
+    ));
     assert_eq!(image.tree.file("/d/z").mode, 0o6755);
     assert!(image.tree.file("/d/z").xattrs.is_empty());
     assert_eq!(image.tree.file("/e/b").content(), b"same");
@@ -514,7 +531,12 @@ fn names_that_mean_something_elsewhere_are_plain_here() {
     let image = built(
         &kiln,
         "COPY [\"with space\", \"/a b/\"]\nCOPY d /d\n",
-        &[("with space", "s"), ("d/-x", "dash"), ("d/\u{fc}\n", "newline"), ("d/$HOME", "dollar")],
+        &[
+            ("with space", "s"),
+            ("d/-x", "dash"),
+            ("d/\u{fc}\n", "newline"),
+            ("d/$HOME", "dollar"),
+        ],
     );
     assert_eq!(image.tree.file("/a b/with space").content(), b"s");
     assert_eq!(below(&image, "/d"), ["$HOME", "-x", "\u{fc}\n"]);

@@ -92,7 +92,11 @@ fn proxy_arguments_reach_the_command_in_both_spellings_and_leave_no_trace() {
     let image = kiln.image("test");
     let env = text(&image, "/env");
     for name in ["https_proxy", "HTTPS_PROXY"] {
-        assert!(env.lines().any(|l| l == format!("{name}=http://proxy.invalid:1")), "{env}");
+        assert!(
+            env.lines()
+                .any(|l| l == format!("{name}=http://proxy.invalid:1")),
+            "{env}"
+        );
     }
     assert!(!image.config.to_string().contains("proxy.invalid"));
 }
@@ -111,9 +115,15 @@ fn users_by_name_and_number_have_their_groups() {
          USER 0\nRUN id > /out/root; echo $HOME > /out/home-of-root",
     );
     let id = |name: &str| text(&image, &format!("/out/{name}")).trim().to_owned();
-    assert_eq!(id("name"), "uid=1000(app) gid=1000(app) groups=77(one),78(two),1000(app)");
+    assert_eq!(
+        id("name"),
+        "uid=1000(app) gid=1000(app) groups=77(one),78(two),1000(app)"
+    );
     assert_eq!(id("group"), "uid=1000(app) gid=78(two) groups=78(two)");
-    assert_eq!(id("number"), "uid=1000(app) gid=1000(app) groups=77(one),78(two),1000(app)");
+    assert_eq!(
+        id("number"),
+        "uid=1000(app) gid=1000(app) groups=77(one),78(two),1000(app)"
+    );
     assert_eq!(id("unknown"), "uid=4321 gid=0(root) groups=0(root)");
     assert_eq!(id("both"), "uid=4321 gid=9 groups=9");
     assert_eq!(id("home"), "/home/app");
@@ -145,7 +155,10 @@ fn command_runs_in_the_working_directory() {
 #[test]
 fn workdir_that_was_removed_is_made_again_by_no_one() {
     let kiln = Kiln::new();
-    let output = build(&kiln, "WORKDIR /gone\nRUN cd / && rmdir /gone\nRUN pwd > /pwd");
+    let output = build(
+        &kiln,
+        "WORKDIR /gone\nRUN cd / && rmdir /gone\nRUN pwd > /pwd",
+    );
     // As the reference does: the working directory is made for the command.
     output.ok();
     let image = kiln.image("test");
@@ -168,7 +181,10 @@ fn shell_form_uses_shell_and_exec_form_none() {
     assert!(text(&image, "/two").contains('e'));
     assert_eq!(text(&image, "/three"), "a\n");
     assert_eq!(text(&image, "/four"), "four\nvalue\n");
-    assert_eq!(image.setting("Shell"), &serde_json::json!(["/bin/sh", "-ec"]));
+    assert_eq!(
+        image.setting("Shell"),
+        &serde_json::json!(["/bin/sh", "-ec"])
+    );
 }
 
 #[test]
@@ -194,7 +210,8 @@ fn network_option_counts_for_all_runs_but_those_that_say_otherwise() {
         "FROM {}\nRUN readlink /proc/self/ns/net > /a\nRUN --network=host readlink /proc/self/ns/net > /b\n",
         base()
     );
-    kiln.build_with(&["--network", "none"], &dockerfile, &[]).ok();
+    kiln.build_with(&["--network", "none"], &dockerfile, &[])
+        .ok();
     let image = kiln.image("test");
     let host = std::fs::read_link("/proc/self/ns/net").unwrap();
     let host = format!("{}\n", host.display());
@@ -250,7 +267,10 @@ fn etc_is_not_changed_by_the_files_that_are_mounted_there() {
 #[test]
 fn what_a_step_writes_beside_mounted_files_is_kept() {
     let kiln = Kiln::new();
-    let image = built(&kiln, "RUN echo x > /etc/new && echo y > /dev/shm/gone && echo z > /tmp/t");
+    let image = built(
+        &kiln,
+        "RUN echo x > /etc/new && echo y > /dev/shm/gone && echo z > /tmp/t",
+    );
     let names: Vec<_> = top(&image);
     assert_eq!(names, ["etc", "etc/new", "tmp", "tmp/t"]);
 }
@@ -325,7 +345,10 @@ fn missing_shell_and_program_are_explained() {
             "hint: the image has no such shell: name one with SHELL, or use the exec form: RUN [\"program\", \"argument\"]\n",
         ),
         (
-            format!("FROM {}\nRUN printf '#!/no/interpreter\\n' > /s && chmod 755 /s\nRUN [\"/s\"]\n", base()),
+            format!(
+                "FROM {}\nRUN printf '#!/no/interpreter\\n' > /s && chmod 755 /s\nRUN [\"/s\"]\n",
+                base()
+            ),
             "error: exec /s: it is in the image, but not the interpreter or loader that it needs\n",
             "hint: is it linked against another libc, or a script whose #! names a missing program?\n",
         ),
@@ -346,7 +369,8 @@ fn missing_shell_and_program_are_explained() {
 #[test]
 fn unknown_user_is_an_error_of_the_run() {
     let kiln = Kiln::new();
-    let output = build(&kiln, "USER ghost\nRUN true").fails_with("no user \"ghost\" in the image's /etc/passwd");
+    let output = build(&kiln, "USER ghost\nRUN true")
+        .fails_with("no user \"ghost\" in the image's /etc/passwd");
     assert!(output.stderr().contains("Dockerfile:3"), "{output}");
 }
 
@@ -354,7 +378,10 @@ fn unknown_user_is_an_error_of_the_run() {
 fn background_process_ends_with_its_step() {
     let kiln = Kiln::new();
     let started = std::time::Instant::now();
-    let image = built(&kiln, "RUN (sleep 60; echo late > /late) & echo done > /done");
+    let image = built(
+        &kiln,
+        "RUN (sleep 60; echo late > /late) & echo done > /done",
+    );
     assert!(started.elapsed().as_secs() < 30);
     assert_eq!(text(&image, "/done"), "done\n");
     assert!(image.tree.get("/late").is_none());
@@ -363,7 +390,11 @@ fn background_process_ends_with_its_step() {
 #[test]
 fn output_without_an_end_of_line_and_binary_output_do_no_harm() {
     let kiln = Kiln::new();
-    let output = build(&kiln, "RUN printf 'no end'; printf '\\033[2J\\377\\000' >&2").ok();
+    let output = build(
+        &kiln,
+        "RUN printf 'no end'; printf '\\033[2J\\377\\000' >&2",
+    )
+    .ok();
     assert!(output.stderr().contains(" no end\n"), "{output}");
     assert!(!output.stderr().contains('\u{1b}'), "{output}");
 }

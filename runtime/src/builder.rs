@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::Signal;
 
 use crate::error::Error;
 use crate::host::HostHelper;
 use crate::spawner::Spawner;
 use crate::subid::{IdKind, IdMap, Subids};
+use crate::sys::process;
 
 /// The builder's namespace, which this process is in. Starts steps.
 #[derive(Clone)]
@@ -25,7 +27,7 @@ struct Inner {
 }
 
 /// A wish to switch a feature of the kernel off, for tests of what kiln does without it:
-/// `KILN_DISABLE=clone3,landlock,…`.
+/// `KILN_DISABLE=clone3,fsmount,landlock,overlay,userns`.
 pub(crate) fn disabled(feature: &str) -> bool {
     std::env::var("KILN_DISABLE").is_ok_and(|list| list.split(',').any(|f| f.trim() == feature))
 }
@@ -39,9 +41,11 @@ impl Builder {
     /// [`Error::SubordinateIds`], [`Error::MissingProgram`] or [`Error::IdMapRefused`] where
     /// the host does not allow it.
     pub fn enter() -> Result<Builder, Error> {
-        if crate::sys::process::thread_count() != 1 {
+        if process::thread_count() != 1 {
             return Err(Error::Threads);
         }
+        // Who ignores it can't wait for a child, and the disposition is inherited.
+        process::stop_ignoring(Signal::SIGCHLD);
         let host = HostHelper::start()?;
         let (uids, gids) = find_maps(&host)?;
         if disabled("userns") {
@@ -85,7 +89,7 @@ impl Builder {
 }
 
 /// Finds out which ids the caller has.
-fn find_maps(host: &HostHelper) -> Result<(IdMap, IdMap), Error> {
+pub(crate) fn find_maps(host: &HostHelper) -> Result<(IdMap, IdMap), Error> {
     let (uid, gid) = (nix::unistd::getuid(), nix::unistd::getgid());
     let user = match nix::unistd::User::from_uid(uid) {
         Ok(Some(user)) => user.name,

@@ -49,6 +49,9 @@ pub enum Error {
         /// Why.
         errno: Errno,
     },
+    /// The command is there, but what should execute it is not.
+    #[error("exec {0:?}: its interpreter is not in the image")]
+    Interpreter(String),
     /// The step's user has an id that is not mapped.
     #[error("id {0} is not mapped into the sandbox: kiln has ids 0 to {max}", max = .1 - 1)]
     UnmappedId(u32, u32),
@@ -61,6 +64,9 @@ pub enum Error {
     /// fuse-overlayfs did not mount.
     #[error("fuse-overlayfs could not mount: {0}")]
     Fuse(String),
+    /// `KILN_OVERLAY` is neither `kernel` nor `fuse`.
+    #[error("KILN_OVERLAY is {0:?}, and may be \"kernel\" or \"fuse\"")]
+    OverlaySetting(String),
     /// A value that has a NUL byte in it.
     #[error("{0} contains a NUL byte")]
     NulByte(&'static str),
@@ -110,6 +116,10 @@ impl Error {
                 errno: Errno::ENOEXEC,
                 ..
             } => "is the image for another architecture?",
+            Error::Interpreter(_) => {
+                "see the first line of a script (#!), or for a program `readelf -l` on its own \
+                 machine: it names the loader that the image needs"
+            }
             Error::UnmappedId(..) => {
                 "give your user a larger range in /etc/subuid and /etc/subgid, or use a smaller id"
             }
@@ -126,6 +136,17 @@ impl Error {
                 ..
             } if call.starts_with("mount(proc") => {
                 "the surrounding container masks parts of /proc; run it with an unmasked /proc"
+            }
+            Error::Call {
+                errno: Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP,
+                call,
+                ..
+            } if ["mount(", "move_mount(/", "openat2(/"]
+                .iter()
+                .any(|name| call.starts_with(name)) =>
+            {
+                "this path must be a directory of the root file system (for a file that is \
+                 mounted, a file), and /proc, /sys and /dev no symbolic links"
             }
             Error::Fuse(_) => {
                 "install the package fuse-overlayfs, and see that /dev/fuse can be opened by your user"

@@ -3,16 +3,17 @@
 //!
 //! newuidmap, credential helpers, git and ssh break where they see themselves as uid 0 of a
 //! namespace; so the helper is forked before the namespace is entered. It has one thread,
-//! and ends when the builder's end of its socket closes.
+//! and ends when the builder's end of its socket closes; it then kills the steps that are left.
 
 use std::ffi::OsString;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 
 use nix::cmsg_space;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg,
@@ -54,6 +55,11 @@ pub struct Output {
 /// How much of a program's output is kept, in bytes.
 pub const OUTPUT_LIMIT: u64 = 1 << 20;
 
+/// Messages to the helper, each with a descriptor: a socket that has a [`Request`] …
+const EXECUTE: u8 = 0;
+/// … or a pidfd.
+const KILL_AT_END: u8 = 1;
+
 /// The builder's end of the helper.
 #[derive(Debug)]
 pub struct HostHelper {
@@ -85,6 +91,25 @@ impl HostHelper {
         }
     }
 
+    /// Has the process behind a pidfd killed when this process ends, however it does.
+    ///
+    /// # Errors
+    /// The helper is gone.
+    pub(crate) fn kill_at_end(&self, pidfd: BorrowedFd<'_>) -> io::Result<()> {
+        self.send(KILL_AT_END, pidfd.as_raw_fd())
+    }
+
+    fn send(&self, what: u8, fd: RawFd) -> io::Result<()> {
+        sendmsg::<()>(
+            self.socket.as_raw_fd(),
+            &[IoSlice::new(&[what])],
+            &[ControlMessage::ScmRights(&[fd])],
+            MsgFlags::MSG_NOSIGNAL,
+            None,
+        )?;
+        Ok(())
+    }
+
     /// Executes a program on the host with `stdin` as its input, and waits for it.
     ///
     /// # Errors
@@ -97,13 +122,7 @@ impl HostHelper {
         };
         let (mut reply, theirs) = UnixStream::pair()?;
         let bytes = serde_json::to_vec(&request)?;
-        sendmsg::<()>(
-            self.socket.as_raw_fd(),
-            &[IoSlice::new(&[0])],
-            &[ControlMessage::ScmRights(&[theirs.as_raw_fd()])],
-            MsgFlags::MSG_NOSIGNAL,
-            None,
-        )?;
+        self.send(EXECUTE, theirs.as_raw_fd())?;
         drop(theirs);
         reply.write_all(&bytes)?;
         reply.shutdown(std::net::Shutdown::Write)?;
@@ -144,17 +163,55 @@ fn serve(socket: &OwnedFd) {
         let _ = nix::unistd::dup2_stdout(&null);
         let _ = nix::unistd::dup2_stderr(&null);
     }
-    while let Some(request) = receive(socket) {
-        if let Ok(Fork::Child) = process::fork_single_threaded() {
-            process::reset_signals();
-            answer(UnixStream::from(request));
-            process::exit_now(0);
+    let mut steps: Vec<OwnedFd> = Vec::new();
+    loop {
+        match next_event(socket, &steps) {
+            // In reverse: the positions of those before stay.
+            Event::Ended(positions) => positions.into_iter().rev().for_each(|position| {
+                steps.swap_remove(position);
+            }),
+            Event::Message => match receive(socket) {
+                Some((KILL_AT_END, pidfd)) => steps.push(pidfd),
+                Some((_, request)) => {
+                    if let Ok(Fork::Child) = process::fork_single_threaded() {
+                        process::reset_signals();
+                        answer(UnixStream::from(request));
+                        process::exit_now(0);
+                    }
+                }
+                None => break,
+            },
         }
+    }
+    for step in steps {
+        let _ = process::send_signal(step.as_fd(), Signal::SIGKILL);
     }
 }
 
-/// Receives the socket of one request; nothing where the builder has ended.
-fn receive(socket: &OwnedFd) -> Option<OwnedFd> {
+enum Event {
+    /// The builder has sent something, or ended.
+    Message,
+    /// The steps at these positions, in ascending order, have ended.
+    Ended(Vec<usize>),
+}
+
+fn next_event(socket: &OwnedFd, steps: &[OwnedFd]) -> Event {
+    let fds = std::iter::once(socket).chain(steps);
+    let mut fds: Vec<_> = fds
+        .map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLIN))
+        .collect();
+    while poll(&mut fds, PollTimeout::NONE).is_err() {}
+    let ready = |fd: &PollFd<'_>| fd.any().unwrap_or(true);
+    let ended: Vec<usize> = (0..steps.len()).filter(|i| ready(&fds[i + 1])).collect();
+    if ended.is_empty() {
+        Event::Message
+    } else {
+        Event::Ended(ended)
+    }
+}
+
+/// Receives one message with its descriptor; nothing where the builder has ended.
+fn receive(socket: &OwnedFd) -> Option<(u8, OwnedFd)> {
     loop {
         let mut byte = [0u8];
         let mut iov = [IoSliceMut::new(&mut byte)];
@@ -178,7 +235,7 @@ fn receive(socket: &OwnedFd) -> Option<OwnedFd> {
             _ => None,
         });
         if let Some(fd) = first {
-            return Some(process::own(fd));
+            return Some((byte[0], process::own(fd)));
         }
     }
 }

@@ -10,6 +10,7 @@
 mod builder;
 pub mod capability;
 mod error;
+pub mod features;
 mod host;
 mod overlay;
 mod plan;
@@ -22,6 +23,7 @@ pub mod sys;
 
 pub use builder::Builder;
 pub use error::Error;
+pub use features::{HostFeatures, OverlayChoice, overlay_kind};
 pub use host::{HostHelper, OUTPUT_LIMIT, Output};
 pub use overlay::{Layers, Overlay, OverlayKind, mount_directory, mount_file};
 pub use spec::{Mount, Network, Spec, User};

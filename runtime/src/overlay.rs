@@ -2,6 +2,7 @@
 //! directory.
 
 use std::ffi::CString;
+use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -11,6 +12,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::mount::{MntFlags, umount2};
 use nix::sys::stat::Mode;
+use serde::{Deserialize, Serialize};
 
 use crate::builder::Builder;
 use crate::error::Error;
@@ -18,7 +20,8 @@ use crate::sys::mount::{self, Attributes, FsContext};
 use crate::sys::process;
 
 /// Who merges the layers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum OverlayKind {
     /// The kernel.
     #[default]
@@ -114,6 +117,9 @@ fn kernel(layers: &Layers<'_>) -> Result<OwnedFd, Error> {
     if crate::builder::disabled("overlay") {
         return Err(Error::call("fsopen(overlay)", Errno::ENODEV));
     }
+    if crate::builder::disabled("fsmount") {
+        return kernel_by_mount(layers);
+    }
     let context = FsContext::open(c"overlay").map_err(|e| Error::call("fsopen(overlay)", e))?;
     let failed = |call: String| {
         let context = &context;
@@ -136,8 +142,15 @@ fn kernel(layers: &Layers<'_>) -> Result<OwnedFd, Error> {
         context.set(key, Some(&value)).map_err(failed(call))?;
         Ok(fd)
     };
-    for lower in layers.lowers {
-        set_dir(c"lowerdir+", lower)?;
+    for (index, lower) in layers.lowers.iter().enumerate() {
+        match set_dir(c"lowerdir+", lower) {
+            // Linux before 6.5 does not know the option.
+            Err(Error::Call {
+                errno: Errno::EINVAL,
+                ..
+            }) if index == 0 => return kernel_by_mount(layers),
+            other => other?,
+        };
     }
     set_dir(c"upperdir", layers.upper)?;
     set_dir(c"workdir", layers.work)?;
@@ -153,44 +166,89 @@ fn kernel(layers: &Layers<'_>) -> Result<OwnedFd, Error> {
     context.mount(Attributes::NONE).map_err(failed(call))
 }
 
-fn fuse(builder: &Builder, layers: &Layers<'_>) -> Result<Overlay, Error> {
-    // Its option syntax splits at colons and commas: short links stand for the paths.
-    let trouble = |what: &str| {
-        let what = what.to_owned();
-        move |e: std::io::Error| Error::Fuse(format!("{what}: {e}"))
+/// Mounts by mount(2), whose options have to fit into a page and split at colons and commas:
+/// short links stand for the paths, relative to a directory that one thread is in.
+fn kernel_by_mount(layers: &Layers<'_>) -> Result<OwnedFd, Error> {
+    for lower in layers.lowers {
+        open_dir(lower)?;
+    }
+    let io = |e: std::io::Error| {
+        let errno = Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO));
+        Error::call(format!("mkdir({}/…)", layers.scratch.display()), errno)
     };
+    let (links, lowerdir, mountpoint) = short_names(layers).map_err(io)?;
+    let options = format!("lowerdir={lowerdir},upperdir=u,workdir=w,userxattr,volatile");
+    let call = format!(
+        "mount(overlay of {} lowers, upper {})",
+        layers.lowers.len(),
+        layers.upper.display()
+    );
+    if options.len() > 4095 {
+        return Err(Error::call(call, Errno::E2BIG));
+    }
+    let target = mountpoint.clone();
+    let mounting = std::thread::spawn(move || {
+        // A working directory of its own.
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_FS)?;
+        nix::unistd::chdir(&links)?;
+        nix::mount::mount(
+            Some("overlay"),
+            &target,
+            Some("overlay"),
+            nix::mount::MsFlags::empty(),
+            Some(options.as_str()),
+        )
+    });
+    let mounted = mounting.join().unwrap_or(Err(Errno::ECHILD));
+    mounted.map_err(|errno| Error::call(call, errno))?;
+    let mount = mount_directory(&mountpoint);
+    let _ = umount2(&mountpoint, MntFlags::MNT_DETACH);
+    mount
+}
+
+/// Makes short links to the directories of an overlay: `u`, `w` and one per lower. Returns
+/// the directory they are in, the lowers joined with colons, and a mount point.
+fn short_names(layers: &Layers<'_>) -> std::io::Result<(PathBuf, String, PathBuf)> {
     let links = layers.scratch.join("links");
-    let mountpoint = layers.scratch.join("merged");
+    let mountpoint = std::path::absolute(layers.scratch.join("merged"))?;
     for dir in [&links, &mountpoint] {
-        std::fs::create_dir(dir).map_err(trouble("mkdir"))?;
+        std::fs::create_dir(dir)?;
     }
     let link = |name: &str, to: &Path| {
         let to = std::path::absolute(to)?;
         std::os::unix::fs::symlink(to, links.join(name))
     };
-    let mut lowerdir = String::new();
+    let mut names = Vec::new();
     for (index, lower) in layers.lowers.iter().enumerate() {
-        let name = format!("l{index}");
-        link(&name, lower).map_err(trouble("symlink"))?;
-        if index > 0 {
-            lowerdir.push(':');
-        }
-        lowerdir.push_str(&name);
+        let name = index.to_string();
+        link(&name, lower)?;
+        names.push(name);
     }
-    link("upper", layers.upper).map_err(trouble("symlink"))?;
-    link("work", layers.work).map_err(trouble("symlink"))?;
-    let mountpoint = std::path::absolute(mountpoint).map_err(trouble("merged"))?;
+    link("u", layers.upper)?;
+    link("w", layers.work)?;
+    Ok((links, names.join(":"), mountpoint))
+}
+
+fn fuse(builder: &Builder, layers: &Layers<'_>) -> Result<Overlay, Error> {
+    let trouble = |what: &str| {
+        let what = what.to_owned();
+        move |e: std::io::Error| Error::Fuse(format!("{what}: {e}"))
+    };
+    let (links, lowerdir, mountpoint) = short_names(layers).map_err(trouble("links"))?;
     let before = device_of(&mountpoint)?;
+    // A file and not a pipe: nobody reads while it runs, and a full pipe would stop it.
+    let log = layers.scratch.join("fuse-overlayfs.log");
+    let stderr = std::fs::File::create(&log).map_err(trouble("log"))?;
     let mut command = Command::new("fuse-overlayfs");
     command
         .current_dir(&links)
         .arg("-f")
         .arg("-o")
-        .arg(format!("lowerdir={lowerdir},upperdir=upper,workdir=work"))
+        .arg(format!("lowerdir={lowerdir},upperdir=u,workdir=w"))
         .arg(&mountpoint)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(Stdio::piped());
+        .stderr(stderr);
     let spawned = builder
         .spawner()
         .run(move || process::die_with_parent(&mut command).spawn());
@@ -210,11 +268,9 @@ fn fuse(builder: &Builder, layers: &Layers<'_>) -> Result<Overlay, Error> {
         if ended || Instant::now() > deadline {
             let _ = child.kill();
             let _ = child.wait();
-            let mut text = String::new();
-            if let Some(mut stderr) = child.stderr.take() {
-                use std::io::Read;
-                let _ = stderr.by_ref().take(4096).read_to_string(&mut text);
-            }
+            let mut text = Vec::new();
+            let _ = std::fs::File::open(&log).and_then(|f| f.take(4096).read_to_end(&mut text));
+            let text = String::from_utf8_lossy(&text);
             return Err(Error::Fuse(text.trim().to_owned()));
         }
         std::thread::sleep(Duration::from_millis(1));

@@ -27,7 +27,8 @@ pub(crate) enum Op {
     MakeMountsPrivate,
     /// Attaches the root's mount somewhere; the targets of later operations are below it.
     AttachRoot,
-    /// Mounts a new file system.
+    /// Mounts a new file system. No symbolic link is followed to the target: where the root
+    /// has one at /proc, this is no root to trust with a mount.
     Mount {
         fstype: &'static CStr,
         options: Vec<(CString, Option<CString>)>,
@@ -62,6 +63,11 @@ pub(crate) enum Op {
     Umask(u32),
     /// Ends abstract sockets and signals at the sandbox.
     RestrictScope(RawFd),
+    /// Closes all descriptors but the first three and the builder's socket. Before the step's
+    /// paths are resolved: through /proc/self/fd, a directory of the host would be reachable.
+    CloseDescriptors,
+    /// Joins a new, empty session keyring.
+    NewKeyring,
     /// Takes all but these capabilities out of the bounding set.
     LimitBoundingSet(u64),
     /// Installs the seccomp filter.
@@ -129,6 +135,8 @@ impl fmt::Display for Op {
             }
             Op::Umask(mask) => write!(f, "umask({mask:o})"),
             Op::RestrictScope(_) => write!(f, "landlock_restrict_self(scope)"),
+            Op::CloseDescriptors => write!(f, "close_range(4, ~0)"),
+            Op::NewKeyring => write!(f, "keyctl(KEYCTL_JOIN_SESSION_KEYRING)"),
             Op::LimitBoundingSet(mask) => write!(f, "prctl(PR_CAPBSET_DROP, !{mask:#x})"),
             Op::Seccomp(program) => {
                 write!(f, "seccomp({} instructions)", program.as_slice().len())

@@ -7,8 +7,9 @@ use std::os::unix::net::UnixStream;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
-use nix::sys::signal::Signal;
-use nix::sys::stat::Mode;
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
+use nix::sys::stat::{Mode, fchmod};
+use nix::sys::statfs::{FsType, fstatfs};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 
 use crate::builder::{Builder, disabled};
@@ -98,7 +99,8 @@ impl Killer {
         let _ = process::send_signal(self.0.as_fd(), Signal::SIGKILL);
     }
 
-    /// Sends a signal to the step's first process.
+    /// Sends a signal to the step's first process, which the kernel lets it ignore unless it has
+    /// a handler for it.
     pub fn signal(&self, signal: Signal) {
         let _ = process::send_signal(self.0.as_fd(), signal);
     }
@@ -168,7 +170,8 @@ impl Builder {
                 return Err(Error::UnmappedId(*id, ids));
             }
         }
-        self.spawner().run(move || start(spec, ids))
+        let builder = self.clone();
+        self.spawner().run(move || start(&builder, spec))
     }
 }
 
@@ -207,10 +210,21 @@ fn clone_host(path: &str, recursive: bool) -> Result<OwnedFd, Error> {
         .map_err(|e| Error::call(format!("open_tree({path}, OPEN_TREE_CLONE)"), e))
 }
 
-fn compile(spec: Spec, kept: &mut Kept) -> Result<Plan, Error> {
+/// Lets any user open a pipe anew, as `/dev/stdout` does: it belongs to the caller, who is
+/// nobody to the step. Only who has the pipe already finds it (in /proc/self/fd).
+fn let_all_open(fd: &OwnedFd) {
+    const PIPEFS_MAGIC: FsType = FsType(0x5049_5045);
+    if fstatfs(fd).is_ok_and(|fs| fs.filesystem_type() == PIPEFS_MAGIC) {
+        // A pipe of somebody else can still be read and written as it is.
+        let _ = fchmod(fd, Mode::from_bits_truncate(0o666));
+    }
+}
+
+fn compile(spec: Spec, ids: u32, kept: &mut Kept) -> Result<Plan, Error> {
     let root = kept.keep(spec.root)?;
     let mut stdio = [0; 3];
     for (slot, fd) in stdio.iter_mut().zip(spec.stdio) {
+        let_all_open(&fd);
         *slot = kept.keep(fd)?;
     }
     let fs = |fstype, options: &[(&str, &str)], attributes, target: &str| -> Result<Op, Error> {
@@ -274,8 +288,9 @@ fn compile(spec: Spec, kept: &mut Kept) -> Result<Plan, Error> {
     }
     ops.push(fs(
         c"devpts",
-        &[("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")],
-        Attributes::NOSUID.and(Attributes(0x8)),
+        // 5 is tty, where there are that many ids.
+        &[("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")][..if ids > 5 { 3 } else { 2 }],
+        Attributes::NOSUID_NOEXEC,
         "pts",
     )?);
     ops.push(fs(
@@ -284,7 +299,14 @@ fn compile(spec: Spec, kept: &mut Kept) -> Result<Plan, Error> {
         strict,
         "shm",
     )?);
-    ops.push(fs(c"mqueue", &[], strict, "mqueue")?);
+    ops.push(Op::Mount {
+        fstype: c"mqueue",
+        options: Vec::new(),
+        attributes: strict,
+        target: c("mqueue", "path")?,
+        // Kernels may lack it.
+        optional: true,
+    });
     ops.push(Op::Enter(CString::default()));
     if own_network {
         ops.push(fs(c"sysfs", &[], strict.and(Attributes::READ_ONLY), "sys")?);
@@ -327,6 +349,8 @@ fn compile(spec: Spec, kept: &mut Kept) -> Result<Plan, Error> {
         ops.push(Op::MakeReadOnly(c(path, "path")?));
     }
     ops.push(Op::PivotRoot);
+    // Again: what has been attached may still receive mounts from the host.
+    ops.push(Op::MakeMountsPrivate);
     ops.push(Op::SetHostname(c(spec.hostname, "host name")?));
     for (resource, soft, hard) in spec.rlimits {
         ops.push(Op::SetRlimit(resource, soft, hard));
@@ -337,6 +361,11 @@ fn compile(spec: Spec, kept: &mut Kept) -> Result<Plan, Error> {
         if let Ok(ruleset) = process::landlock_scope_ruleset() {
             ops.push(Op::RestrictScope(kept.keep(ruleset)?));
         }
+    }
+    ops.push(Op::CloseDescriptors);
+    if spec.seccomp.is_none() {
+        // Nothing else keeps it from the caller's keys.
+        ops.push(Op::NewKeyring);
     }
     ops.push(Op::LimitBoundingSet(spec.capabilities.bits()));
     if let Some(program) = spec.seccomp {
@@ -360,7 +389,7 @@ fn compile(spec: Spec, kept: &mut Kept) -> Result<Plan, Error> {
     let exec = Exec {
         candidates: candidates(
             spec.args.first().map_or(&[][..], |a| a),
-            path.unwrap_or(b""),
+            path.unwrap_or(b"/bin:/usr/bin"),
         )?,
         args: strings(spec.args, "command")?,
         env: strings(spec.env, "environment")?,
@@ -387,7 +416,8 @@ fn candidates(program: &[u8], path: &[u8]) -> Result<Vec<CString>, Error> {
     path.split(|b| *b == b':').map(join).collect()
 }
 
-fn start(spec: Spec, ids: u32) -> Result<Step, Error> {
+fn start(builder: &Builder, spec: Spec) -> Result<Step, Error> {
+    let ids = builder.step_ids();
     let program = String::from_utf8_lossy(spec.args.first().map_or(b"", |a| a)).into_owned();
     let mut flags = libc::CLONE_NEWUSER
         | libc::CLONE_NEWNS
@@ -399,7 +429,7 @@ fn start(spec: Spec, ids: u32) -> Result<Step, Error> {
         flags |= libc::CLONE_NEWNET;
     }
     let mut kept = Kept::default();
-    let plan = compile(spec, &mut kept)?;
+    let plan = compile(spec, ids, &mut kept)?;
     let vectors = Vectors::of(&plan);
     let io = |call: &'static str| {
         move |e: std::io::Error| {
@@ -409,13 +439,19 @@ fn start(spec: Spec, ids: u32) -> Result<Step, Error> {
     let (mut ours, theirs) = UnixStream::pair().map_err(io("socketpair(AF_UNIX)"))?;
     let sync = kept.keep(theirs.into())?;
     let builder_end = ours.as_raw_fd();
-    let (pid, pidfd) = process::clone_into_namespaces(flags as u64, !disabled("clone3"), || {
+    // No handler of this process shall run in the child: it sets them back, then unblocks.
+    let mask = SigSet::all()
+        .thread_swap_mask(SigmaskHow::SIG_SETMASK)
+        .map_err(|e| Error::call("rt_sigprocmask(SIG_SETMASK)", e))?;
+    let cloned = process::clone_into_namespaces(flags as u64, !disabled("clone3"), || {
         // The child has a copy of the builder's end: while it is open, the builder's death
         // would go unnoticed.
         process::close_in_child(builder_end);
         child::run(&plan, &vectors, sync)
-    })
-    .map_err(|errno| {
+    });
+    mask.thread_set_mask()
+        .map_err(|e| Error::call("rt_sigprocmask(SIG_SETMASK)", e))?;
+    let (pid, pidfd) = cloned.map_err(|errno| {
         Error::call(
             "clone3(CLONE_NEWUSER|NEWNS|NEWPID|NEWIPC|NEWUTS|NEWCGROUP)",
             errno,
@@ -427,6 +463,11 @@ fn start(spec: Spec, ids: u32) -> Result<Step, Error> {
         exit: None,
     };
     drop(kept);
+    // A setuid program, or the step itself, may clear the death signal.
+    builder
+        .host()
+        .kill_at_end(step.pidfd.as_fd())
+        .map_err(Error::HelperGone)?;
     // Ids 0 and up of the step are 1 and up of the builder: its root is not the caller.
     let map = format!("0 1 {ids}");
     for file in ["uid_map", "gid_map"] {
@@ -455,6 +496,9 @@ fn start(spec: Spec, ids: u32) -> Result<Step, Error> {
     let errno = Errno::from_raw(failure.errno);
     if failure.op == Failure::EXEC {
         return Err(Error::Exec { program, errno });
+    }
+    if failure.op == Failure::INTERPRETER {
+        return Err(Error::Interpreter(program));
     }
     let call = plan
         .ops

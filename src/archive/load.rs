@@ -83,7 +83,7 @@ pub fn load(
             && !config.platform().matches(wanted)
         {
             return Err(ArchiveError::Platform {
-                wanted: wanted.clone(),
+                wanted: Box::new(wanted.clone()),
                 found: vec![config.platform()],
             });
         }

@@ -44,7 +44,8 @@ fn apply(config: &mut RunConfig, scope: &Scope, kind: &InstructionKind) -> Appli
     match kind {
         InstructionKind::Cmd(command) => config.cmd = Some(command_line(config, command)),
         InstructionKind::Entrypoint(command) => {
-            config.entrypoint = Some(command_line(config, command));
+            let line = command_line(config, command);
+            config.entrypoint = (!line.is_empty()).then_some(line);
         }
         InstructionKind::Env(pairs) => {
             for (name, value) in scope.expand_pairs(pairs).map_err(|e| text(&e))? {

@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 pub use destination::Destination;
 pub use import::{ImportOptions, import};
 pub use load::{Loaded, load};
-pub use output::{Output, OutputError, OutputSpec, parse_output};
+pub use output::{Output, OutputError, OutputSpec, parse_output, write_output};
 pub use rootfs::{write_rootfs_dir, write_rootfs_tar};
 pub use save::{Layout, NamedImage, select, write_images};
 pub use source::Archive;
@@ -92,7 +92,7 @@ pub enum ArchiveError {
     #[error("the archive has no image for {wanted}, only for {}", list(.found))]
     Platform {
         /// What was asked for.
-        wanted: Platform,
+        wanted: Box<Platform>,
         /// What there is.
         found: Vec<Platform>,
     },
@@ -142,6 +142,11 @@ impl ArchiveError {
                 _ => return None,
             },
             ArchiveError::Terminal(_) => "name a file, or redirect",
+            ArchiveError::Unreadable(LayerError::Read(source))
+                if source.kind() == io::ErrorKind::StorageFull =>
+            {
+                "compressed and piped archives are spooled in the store: free space there"
+            }
             ArchiveError::Unreadable(error) => return error.hint(),
             ArchiveError::NoImages => "a tar of a root file system is taken by `kiln import`",
             ArchiveError::TooOld => "load it into a newer docker and save it there again",

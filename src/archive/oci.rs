@@ -147,7 +147,10 @@ fn choose(mut entries: Vec<IndexEntry>, platform: Option<&Platform>) -> Result<I
     let index = Index { entries };
     match index.select(&wanted) {
         Some(entry) => Ok(entry.clone()),
-        None => Err(ArchiveError::Platform { wanted, found }),
+        None => {
+            let wanted = Box::new(wanted);
+            Err(ArchiveError::Platform { wanted, found })
+        }
     }
 }
 

@@ -3,8 +3,12 @@
 
 use std::path::PathBuf;
 
-use super::{Destination, Layout};
+use super::destination::Sink;
+use super::{Destination, Layout, NamedImage, write_images, write_rootfs_dir, write_rootfs_tar};
 use crate::dockerfile::suggest::did_you_mean;
+use crate::image::{Digest, Reference};
+use crate::store::Stack;
+use crate::transfer::Transfer;
 
 /// What `-o` asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,7 +16,7 @@ pub struct OutputSpec {
     /// What is written, and where.
     pub output: Output,
     /// Names for the image, beside those of `-t`.
-    pub names: Vec<String>,
+    pub names: Vec<Reference>,
 }
 
 /// What a build's result is written as.
@@ -84,7 +88,12 @@ pub fn parse_output(text: &str) -> Result<OutputSpec, OutputError> {
             "type" => kind = Some(value),
             "dest" if value.is_empty() => return Err(plain("dest is empty")),
             "dest" => dest = Some(value),
-            "name" => names.extend(value.split(',').map(|name| name.trim().to_owned())),
+            "name" => {
+                for name in value.split(',') {
+                    let name: Result<Reference, _> = name.trim().parse();
+                    names.push(name.map_err(|e| error(e.to_string(), None))?);
+                }
+            }
             "tar" => {
                 tar = Some(match value {
                     "true" | "1" => true,
@@ -153,6 +162,46 @@ pub fn parse_output(text: &str) -> Result<OutputSpec, OutputError> {
         }
     };
     Ok(OutputSpec { output, names })
+}
+
+/// Writes the result of a build: an image, which is in the store, and its layers. Returns
+/// warnings about what can't be kept.
+///
+/// # Errors
+/// See [`super::ArchiveError`]. Files are then as they were; a local directory may be written
+/// in part.
+pub fn write_output(
+    transfer: &Transfer<'_>,
+    spec: &OutputSpec,
+    id: &Digest,
+    stack: &Stack,
+    names: &[Reference],
+) -> super::Result<Vec<String>> {
+    let store = transfer.store;
+    match &spec.output {
+        Output::Image => {
+            for name in &spec.names {
+                store.tag(name, id, None)?;
+            }
+        }
+        Output::Images(layout, destination) => {
+            let image = store.find(&id.to_string())?;
+            let mut names = names.to_vec();
+            names.extend(spec.names.iter().cloned());
+            let images = [NamedImage { image, names }];
+            write_images(transfer, &images, *layout, destination)?;
+        }
+        Output::Tar(destination) => {
+            let mut sink = match destination {
+                Destination::File(path) | Destination::Directory(path) => Sink::to_file(path)?,
+                Destination::Stdout => Sink::to_stdout()?,
+            };
+            write_rootfs_tar(store, stack, &mut sink)?;
+            sink.commit()?;
+        }
+        Output::Local(directory) => return write_rootfs_dir(store, stack, directory),
+    }
+    Ok(Vec::new())
 }
 
 /// Splits a record of comma-separated values (RFC 4180); nothing where its quotes are wrong.
@@ -236,7 +285,8 @@ mod tests {
         let spec = parse_output(r#"type=oci,"dest=a,b.tar","name=x,y:1""#).unwrap();
         let file = Destination::File("a,b.tar".into());
         assert_eq!(spec.output, Output::Images(Layout::Oci, file));
-        assert_eq!(spec.names, ["x", "y:1"]);
+        let names: Vec<_> = spec.names.iter().map(Reference::familiar).collect();
+        assert_eq!(names, ["x:latest", "y:1"]);
         assert_eq!(
             output(r#"type=local,"dest=a""b""#),
             Output::Local("a\"b".into())
@@ -266,6 +316,7 @@ mod tests {
             ("type=image,push=true", "does not push"),
             ("type=registry", "does not push"),
             ("type=oci,dest=", "dest is empty"),
+            ("type=oci,dest=a,name=B", "invalid image reference"),
         ] {
             let error = parse_output(bad).unwrap_err();
             assert!(error.to_string().contains(reason), "{bad}: {error}");

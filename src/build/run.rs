@@ -116,7 +116,7 @@ impl Build<'_> {
             env.push(("HOME".to_owned(), sandbox::home_of(&identity)));
         }
         let sandboxes = self.sandboxes()?;
-        let root = sandboxes.root(&state.stack, &state.view)?;
+        let root = sandboxes.root(&state.stack, &state.view, working_dir.as_bytes())?;
         let pipe = || {
             nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)
                 .map_err(|errno| SandboxError::from(kiln_runtime::Error::call("pipe2", errno)))

@@ -16,6 +16,8 @@ pub(super) struct Tree<'a> {
     view: &'a View,
     /// What of it does not take part; the build context only.
     ignore: Option<&'a IgnoreFile>,
+    /// What it is, for errors.
+    place: &'static str,
 }
 
 /// Something that is copied: a file, or a directory with what is in it.
@@ -73,12 +75,18 @@ impl<'a> Tree<'a> {
         Tree {
             view: context.view(),
             ignore: Some(context.ignore()).filter(|ignore| !ignore.is_empty()),
+            place: "in the build context",
+            place: "the build context",
         }
     }
 
     /// Returns the tree of a stage or an image.
     pub(super) fn image(view: &'a View) -> Tree<'a> {
-        Tree { view, ignore: None }
+        Tree {
+            view,
+            ignore: None,
+            place: "the stage or image that --from names",
+        }
     }
 
     pub(super) fn view(&self) -> &'a View {
@@ -113,7 +121,7 @@ impl<'a> Tree<'a> {
                 }
                 let names = match self.view.read_dir(&directory) {
                     Ok(entries) => entries,
-                    Err(LayerError::Missing(_) | LayerError::NotADirectory(_)) => continue,
+                    Err(LayerError::Missing(_) | LayerError::ThroughFile(_)) => continue,
                     Err(error) => return Err(error.into()),
                 };
                 for entry in names {
@@ -127,8 +135,7 @@ impl<'a> Tree<'a> {
         found.sort();
         let mut selected = Vec::new();
         for path in found {
-            let resolved = self.view.resolve(&path, true)?;
-            if let Some(node) = resolved.node
+            if let Some(node) = self.find(&path)?
                 && let Some(one) = self.gather(&path, node, excludes)?
             {
                 selected.push(one);
@@ -137,9 +144,17 @@ impl<'a> Tree<'a> {
         Ok(selected)
     }
 
+    /// Returns what a path leads to. Below a file there is nothing.
+    fn find(&self, path: &[u8]) -> Result<Option<Node>, LayerError> {
+        match self.view.resolve(path, true) {
+            Ok(resolved) => Ok(resolved.node),
+            Err(LayerError::ThroughFile(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     fn literal(&self, text: &str, path: &[u8], excludes: &IgnoreFile) -> Step<Selected> {
-        let resolved = self.view.resolve(path, true)?;
-        let gathered = match resolved.node {
+        let gathered = match self.find(path)? {
             Some(node) => self.gather(path, node, excludes)?,
             None => None,
         };
@@ -151,17 +166,9 @@ impl<'a> Tree<'a> {
 
     /// Says why a path is not there.
     fn explain_missing(&self, text: &str, path: &[u8]) -> Trouble {
-        let place = if self.ignore.is_some() {
-            "in the build context"
-        } else {
-            "there"
-        };
         if let Some(ignore) = self.ignore {
             let decision = ignore.decide(path);
-            let exists = self
-                .view
-                .resolve(path, true)
-                .is_ok_and(|found| found.node.is_some());
+            let exists = self.find(path).is_ok_and(|found| found.is_some());
             if exists && let (true, Some(rule)) = (decision.excluded, decision.rule) {
                 return Trouble::hinted(
                     format!("{text:?} is excluded by {}", ignore.name),
@@ -188,7 +195,10 @@ impl<'a> Tree<'a> {
             .collect();
         let name = String::from_utf8_lossy(name).into_owned();
         let near = suggest::closest(&name, names.iter().map(String::as_str));
-        let message = format!("{text:?} is not {place}: no such file or directory");
+        let message = format!(
+            "{text:?} is not in {}: no such file or directory",
+            self.place
+        );
         match near {
             Some(near) => Trouble::hinted(message, format!("did you mean {near:?}?")),
             None => Trouble::new(message),
@@ -338,10 +348,10 @@ impl<'t> Gathering<'t> {
         for entry in self.tree.view.read_dir(real)? {
             let (real, path) = (join(real, &entry.name), join(path, &entry.name));
             let ignored = match (self.tree.ignore, &ignored) {
-                (Some(ignore), Some(parent)) => Some(ignore.decide_below(parent.clone(), &real)),
+                (Some(ignore), Some(parent)) => Some(ignore.decide_below(*parent, &real)),
                 _ => None,
             };
-            let excluded = self.excludes.decide_below(excluded.clone(), &path);
+            let excluded = self.excludes.decide_below(excluded, &path);
             if entry.node.stat.is_dir() {
                 kept |= self.directory(&real, &path, entry.node, ignored, excluded)?;
             } else if !ignored.is_some_and(|d| d.excluded) && !excluded.excluded {

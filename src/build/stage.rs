@@ -83,7 +83,12 @@ impl Build<'_> {
         } else {
             format!("{} ", stage.display_name())
         };
-        let name = format!("[{label}1/{total}] {}", stage.from.raw);
+        let base = match &plan.stages[index].base {
+            BaseRef::Scratch => "scratch".to_owned(),
+            BaseRef::Stage(base) => self.file.stages[*base].display_name(),
+            BaseRef::Image(name) => name.clone(),
+        };
+        let name = format!("[{label}1/{total}] FROM {base}");
         let step = self.begin(&name);
         let based = self.begin_stage(plan, index, done, &step);
         let mut state = match based {

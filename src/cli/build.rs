@@ -3,12 +3,18 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
+
+use kiln_runtime::Killer;
 
 use super::run::NetworkChoice;
 use super::session::{self, Workshop};
 use super::tag::parse_tag;
 use super::{CliError, Result, interrupt, output_line};
-use crate::build::{self, Options};
+use crate::archive::{self, Destination, Output, OutputSpec};
+use crate::build::{self, Built, Options};
+use crate::event::{Event, Reporter};
+use crate::transfer::Transfer;
 use crate::ui;
 
 /// Arguments of `kiln build`.
@@ -62,7 +68,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCode> {
-    let options = options(arguments)?;
+    let (options, outputs) = options(arguments)?;
     let workshop = Workshop::enter(root)?;
     let mode = if arguments.quiet {
         ui::Mode::Quiet
@@ -73,7 +79,21 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
     let reporter = progress.reporter();
     let client = || workshop.registry_client(arguments.insecure);
     let sandboxes = || workshop.sandboxes(reporter.as_ref());
-    let on_step = |killer: kiln_runtime::Killer| interrupt::on_interrupt(move || killer.kill());
+    // The step that runs now: it ends before anything of it is taken away.
+    let running: Arc<Mutex<Option<Killer>>> = Arc::default();
+    let doomed = running.clone();
+    interrupt::on_interrupt(move || {
+        if let Ok(mut step) = doomed.lock()
+            && let Some(killer) = step.take()
+        {
+            killer.kill();
+        }
+    });
+    let on_step = |killer: Killer| {
+        if let Ok(mut step) = running.lock() {
+            *step = Some(killer);
+        }
+    };
     let shop = build::Workshop {
         store: &workshop.store,
         session: &workshop.session,
@@ -83,18 +103,61 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
         on_step: &on_step,
     };
     let result = build::build(&shop, &options);
+    let written = match &result {
+        Ok(built) => export(&workshop, &reporter, built, &options, &outputs),
+        Err(_) => Ok(()),
+    };
     progress.finish();
     let built = result?;
+    written?;
     if let Some(path) = &arguments.iidfile {
         session::write_whole(path, built.id.to_string().as_bytes())?;
     }
-    if arguments.quiet {
+    // An archive on standard output is not to be mixed with it.
+    let is_taken = |output: &OutputSpec| {
+        matches!(
+            output.output,
+            Output::Images(_, Destination::Stdout) | Output::Tar(Destination::Stdout)
+        )
+    };
+    if arguments.quiet && !outputs.iter().any(is_taken) {
         output_line(&built.id.to_string())?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn options(arguments: &Arguments) -> Result<Options> {
+/// Writes the result to where `-o` says.
+fn export(
+    workshop: &Workshop,
+    reporter: &Arc<dyn Reporter>,
+    built: &Built,
+    options: &Options,
+    outputs: &[OutputSpec],
+) -> Result<()> {
+    let transfer = Transfer {
+        store: &workshop.store,
+        session: &workshop.session,
+        reporter,
+        step: None,
+    };
+    for output in outputs {
+        let warnings =
+            archive::write_output(&transfer, output, &built.id, &built.stack, &options.tags)?;
+        for message in warnings {
+            reporter.report(Event::Warning {
+                message,
+                hint: None,
+            });
+        }
+    }
+    Ok(())
+}
+
+fn options(arguments: &Arguments) -> Result<(Options, Vec<OutputSpec>)> {
+    let mut outputs = Vec::new();
+    for text in &arguments.output {
+        outputs.push(archive::parse_output(text)?);
+    }
     let mut build_args = BTreeMap::new();
     for text in &arguments.build_arg {
         match text.split_once('=') {
@@ -115,7 +178,7 @@ fn options(arguments: &Arguments) -> Result<Options> {
         Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
         None => Ok((text.clone(), String::new())),
     };
-    Ok(Options {
+    let options = Options {
         context: arguments.context.clone(),
         dockerfile: arguments.file.clone(),
         tags: arguments
@@ -130,5 +193,6 @@ fn options(arguments: &Arguments) -> Result<Options> {
         network: arguments.network.into(),
         labels: arguments.label.iter().map(label).collect::<Result<_>>()?,
         platform: arguments.platform.as_deref().map(str::parse).transpose()?,
-    })
+    };
+    Ok((options, outputs))
 }

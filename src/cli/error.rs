@@ -62,17 +62,15 @@ impl CliError {
 
     /// Writes it to standard error.
     pub(crate) fn show(&self) {
-        match &self.rendered {
-            Some(text) => ui::say(text.trim_end()),
-            None => ui::say(
-                ui::diagnostics::render_error(
-                    self.source.as_ref(),
-                    self.hint.as_deref(),
-                    ui::colour(),
-                )
-                .trim_end(),
+        let text = match &self.rendered {
+            Some(text) => text.clone(),
+            None => ui::diagnostics::render_error(
+                self.source.as_ref(),
+                self.hint.as_deref(),
+                ui::colour(),
             ),
-        }
+        };
+        ui::say(&format!("{}\n", text.trim_end()));
     }
 }
 
@@ -99,6 +97,8 @@ macro_rules! plain {
 
 hinted!(
     crate::archive::ArchiveError,
+    crate::archive::OutputError,
+    crate::image::ReferenceError,
     crate::layer::LayerError,
     crate::registry::CredentialsError,
     crate::registry::RegistryError,
@@ -110,7 +110,6 @@ hinted!(
 
 plain!(
     crate::image::PlatformError,
-    crate::image::ReferenceError,
     serde_json::Error,
     std::io::Error,
 );

@@ -49,8 +49,8 @@ pub(super) fn watch() {
             hook();
         }
         crate::ui::say(match signal {
-            Signal::SIGINT => "interrupted",
-            _ => "terminated",
+            Signal::SIGINT => "interrupted\n",
+            _ => "terminated\n",
         });
         kiln_runtime::sys::process::exit_now(128 + signal as i32);
     });

@@ -28,7 +28,7 @@ pub(crate) use error::{CliError, Result};
 
 /// Build container images from Dockerfiles, without root and without a daemon.
 #[derive(Parser)]
-#[command(name = "kiln", version, disable_help_subcommand = true, after_help = EXIT_CODES)]
+#[command(name = "kiln", version, disable_help_subcommand = true, arg_required_else_help = true, after_help = EXIT_CODES)]
 struct Arguments {
     /// The directory of images, layers and the build cache
     /// [default: $XDG_DATA_HOME/kiln, else ~/.local/share/kiln]
@@ -37,7 +37,9 @@ struct Arguments {
         global = true,
         value_name = "DIR",
         env = "KILN_ROOT",
-        hide_env_values = true
+        hide_env_values = true,
+        // After what belongs to the command alone.
+        display_order = 998
     )]
     root: Option<PathBuf>,
 

@@ -3,6 +3,8 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::time::Duration;
 
 use kiln_runtime::{Builder, HostHelper};
 
@@ -46,7 +48,27 @@ pub(super) struct Workshop {
     pub(super) store: Store,
     pub(super) builder: Builder,
     pub(super) session: Arc<Session>,
-    _lease: Lock,
+    lease: Option<Lock>,
+}
+
+/// How long the end of a command waits for what it left to be removed.
+const CLEANING: Duration = Duration::from_secs(1);
+
+impl Drop for Workshop {
+    fn drop(&mut self) {
+        self.session.abandon();
+        if !self.store.has_trash() {
+            return;
+        }
+        let store = self.store.clone();
+        let (done, cleaned) = channel();
+        std::thread::spawn(move || {
+            store.empty_trash();
+            let _ = done.send(());
+        });
+        // What is not gone by then is left to the next kiln.
+        let _ = cleaned.recv_timeout(CLEANING);
+    }
 }
 
 impl Workshop {
@@ -59,9 +81,6 @@ impl Workshop {
         let store = Store::open(&root)?.with_form(form(&builder))?;
         let lease = store.lease()?;
         store.sweep()?;
-        let trashed = store.clone();
-        // What is not gone when this process ends is left to the next.
-        std::thread::spawn(move || trashed.empty_trash());
         let session = Arc::new(store.session()?);
         let doomed = Arc::downgrade(&session);
         interrupt::on_interrupt(move || {
@@ -73,7 +92,7 @@ impl Workshop {
             store,
             builder,
             session,
-            _lease: lease,
+            lease: Some(lease),
         })
     }
 
@@ -150,12 +169,10 @@ pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
 impl Workshop {
     /// Gives up the hold, and removes what nothing refers to any more, unless another process
     /// uses the store: then that is left to a later one.
-    pub(super) fn collect(self) -> Result<()> {
-        let Workshop { store, session, .. } = self;
-        drop(session);
-        drop(self._lease);
-        store.collect()?;
-        store.empty_trash();
+    pub(super) fn collect(mut self) -> Result<()> {
+        self.session.abandon();
+        drop(self.lease.take());
+        self.store.collect()?;
         Ok(())
     }
 }
@@ -174,8 +191,16 @@ impl Workshop {
         &self,
         reporter: &dyn crate::event::Reporter,
     ) -> std::result::Result<crate::sandbox::Sandboxes, crate::sandbox::SandboxError> {
-        let overlay = kiln_runtime::OverlayKind::Kernel;
-        let _ = reporter;
+        let remembered = self.store.root().join("overlay.json");
+        let choice =
+            kiln_runtime::overlay_kind(&self.builder, &self.session.directory()?, &remembered)?;
+        if let Some(reason) = choice.reason {
+            reporter.report(crate::event::Event::Warning {
+                message: format!("steps run on fuse-overlayfs, which is slower: {reason}"),
+                hint: Some("`kiln doctor` says what would help".to_owned()),
+            });
+        }
+        let overlay = choice.kind;
         crate::sandbox::Sandboxes::new(&self.builder, &self.store, &self.session, overlay)
     }
 }

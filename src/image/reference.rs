@@ -14,6 +14,17 @@ pub struct ReferenceError {
     reason: String,
 }
 
+impl ReferenceError {
+    /// Returns what a person can do about it.
+    pub fn hint(&self) -> Option<String> {
+        let lower = self.name.to_lowercase();
+        if lower != self.name && lower.parse::<Reference>().is_ok() {
+            return Some("repositories have no capitals in their names; tags may".to_owned());
+        }
+        Some("a name is [registry/]repository[:tag][@sha256:digest]".to_owned())
+    }
+}
+
 /// A normalised image reference: `busybox` is `docker.io/library/busybox:latest`.
 /// Equality and order are those of the normalised text.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

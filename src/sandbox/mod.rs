@@ -32,6 +32,9 @@ pub enum SandboxError {
     /// A layer.
     #[error(transparent)]
     Layer(#[from] LayerError),
+    /// The command can't start where it should.
+    #[error("the working directory {0} is not a directory in the image")]
+    WorkingDirectory(String),
     /// A user that is not there.
     #[error(transparent)]
     User(#[from] UserError),
@@ -48,6 +51,7 @@ impl SandboxError {
             SandboxError::Store(error) => error.hint(),
             SandboxError::Layer(error) => error.hint(),
             SandboxError::User(error) => error.hint(),
+            SandboxError::WorkingDirectory(_) => None,
             SandboxError::Io(error) => match error.kind() {
                 std::io::ErrorKind::StorageFull => Some("the disk of the store is full".to_owned()),
                 _ => None,
@@ -111,12 +115,13 @@ impl Sandboxes {
         &self.store
     }
 
-    /// Prepares a writable root on top of a stack.
+    /// Prepares a writable root on top of a stack, for commands that start in `cwd`. Where
+    /// that is missing it is made, and counts as a change, as in docker.
     ///
     /// # Errors
     /// See [`SandboxError`].
-    pub fn root(&self, stack: &Stack, view: &View) -> Result<Root, SandboxError> {
-        Root::prepare(self, stack, view)
+    pub fn root(&self, stack: &Stack, view: &View, cwd: &[u8]) -> Result<Root, SandboxError> {
+        Root::prepare(self, stack, view, cwd)
     }
 
     /// Starts a command in a root.

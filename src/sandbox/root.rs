@@ -11,7 +11,7 @@ use std::sync::Arc;
 use kiln_runtime::{Layers, Network, Overlay, OverlayKind};
 
 use super::SandboxError;
-use crate::layer::{Attributes, LayerWriter, Ownership, UpperKind, View};
+use crate::layer::{Attributes, LayerError, LayerWriter, Ownership, UpperKind, View};
 use crate::store::{Session, Stack};
 
 /// Mount points that every sandbox needs, and whether they are directories.
@@ -49,6 +49,7 @@ impl Root {
         shop: &super::Sandboxes,
         stack: &Stack,
         view: &View,
+        cwd: &[u8],
     ) -> Result<Root, SandboxError> {
         let (session, kind) = (&shop.session, shop.overlay);
         let directory = session.directory()?;
@@ -63,8 +64,7 @@ impl Root {
             fs::create_dir(root.directory.join(name))?;
         }
         let upper = root.directory.join("staged/fs");
-        // The overlay shows the attributes of the upper root as those of its own.
-        copy_root_attributes(view, &upper, root.ownership)?;
+        begin_changes(view, &upper, root.ownership, cwd)?;
         let mut lowers: Vec<PathBuf> = Vec::new();
         if let Some(stubs) = root.make_mount_points(view)? {
             lowers.push(stubs);
@@ -177,6 +177,8 @@ impl Root {
         let staged = self.session.directory()?;
         fs::remove_dir(&staged)?;
         fs::rename(self.directory.join("staged"), &staged)?;
+        // Little is left; a failed step's changes, which may be many, go by way of the trash.
+        let _ = fs::remove_dir_all(&self.directory);
         Ok(Changes {
             staged,
             kind: match self.kind {
@@ -196,13 +198,24 @@ impl Drop for Root {
     }
 }
 
-/// Gives an empty directory the attributes of a view's root.
-fn copy_root_attributes(
+/// Gives an empty directory, which is to hold the changes, what must be there from the start:
+/// the attributes of the root, since the overlay shows those of its upper one, and the working
+/// directory where the image lacks it.
+fn begin_changes(
     view: &View,
     path: &Path,
     ownership: Ownership,
+    cwd: &[u8],
 ) -> Result<(), SandboxError> {
     let directory = File::open(path)?;
-    LayerWriter::new(directory.as_fd(), view, ownership)?.finish()?;
+    let mut writer = LayerWriter::new(directory.as_fd(), view, ownership)?;
+    match writer.ensure_dir(cwd, 0o755, 0, 0) {
+        Err(LayerError::NotADirectory(_)) => {
+            let shown = String::from_utf8_lossy(cwd).into_owned();
+            return Err(SandboxError::WorkingDirectory(shown));
+        }
+        other => other?,
+    };
+    writer.finish()?;
     Ok(())
 }

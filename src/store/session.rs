@@ -153,6 +153,11 @@ impl Store {
         Ok(())
     }
 
+    /// Tells whether there is something in the trash.
+    pub fn has_trash(&self) -> bool {
+        super::files::names(&self.dir("trash")).is_ok_and(|names| !names.is_empty())
+    }
+
     /// Removes what is in the trash. Several processes may do so at once.
     pub fn empty_trash(&self) {
         let trash = self.dir("trash");

@@ -62,11 +62,11 @@ pub enum TransferError {
     #[error("{reference} is an image for {found}, and {wanted} is wanted")]
     Platform {
         /// The image.
-        reference: Reference,
+        reference: Box<Reference>,
         /// Its platform.
-        found: Platform,
+        found: Box<Platform>,
         /// What was asked for.
-        wanted: Platform,
+        wanted: Box<Platform>,
     },
 }
 

@@ -83,9 +83,9 @@ pub fn pull(
         serde_json::from_slice(&config_bytes).map_err(|e| TransferError::Config(e.to_string()))?;
     if !any_platform && !config.architecture.is_empty() && !config.platform().matches(platform) {
         return Err(TransferError::Platform {
-            reference: reference.clone(),
-            found: config.platform(),
-            wanted: platform.clone(),
+            reference: Box::new(reference.clone()),
+            found: Box::new(config.platform()),
+            wanted: Box::new(platform.clone()),
         });
     }
     let layers = pair(&manifest.layers, &config)?;

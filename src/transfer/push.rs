@@ -12,7 +12,7 @@ use crate::image::{
 };
 use crate::layer::{gzip_encoder, write_tar};
 use crate::registry::{Client, Pushed};
-use crate::store::{CompressedBlob, Image, Layer, Stack};
+use crate::store::{CompressedBlob, Image, Layer, Stack, Verifying};
 
 /// How many blobs are uploaded at once.
 const PARALLEL: usize = 4;
@@ -92,8 +92,9 @@ pub fn compress_layers(
     for layer in stack.layers() {
         let diff_id = &layer.meta.diff_id;
         let known = transfer.store.compressed(diff_id);
-        let known = known.iter().find(|b| b.how == GZIP).or(known.first());
-        if let Some(blob) = known {
+        let is_plain = |b: &&CompressedBlob| b.descriptor.media_type.ends_with("tar");
+        let compressed = known.iter().find(|b| b.how == GZIP);
+        if let Some(blob) = compressed.or(known.iter().find(|b| !is_plain(b))) {
             descriptors.push(blob.descriptor.clone());
             continue;
         }
@@ -103,7 +104,16 @@ pub fn compress_layers(
             source,
         };
         let mut gzip = gzip_encoder(&mut blob, GZIP_LEVEL).map_err(read_error)?;
-        write_layer(transfer, layer, &mut gzip)?;
+        match known.iter().find(is_plain) {
+            // Loaded without compression: its tree might not give the same tar again.
+            Some(plain) => {
+                let digest = &plain.descriptor.digest;
+                let file = transfer.store.open_blob(digest)?;
+                let mut verifying = Verifying::new(file, digest.clone());
+                io::copy(&mut verifying, &mut gzip).map_err(read_error)?;
+            }
+            None => write_layer(transfer, layer, &mut gzip)?,
+        }
         gzip.finish().map_err(read_error)?;
         let (digest, size) = blob.commit()?;
         let descriptor = Descriptor {

@@ -27,6 +27,8 @@ pub(crate) struct Failure {
 
 impl Failure {
     pub(crate) const EXEC: u32 = u32::MAX;
+    /// The execve of a program that is there, but whose interpreter is not.
+    pub(crate) const INTERPRETER: u32 = u32::MAX - 1;
     pub(crate) const SIZE: usize = size_of::<Failure>();
 
     /// Reads what the other side has written.
@@ -38,9 +40,9 @@ impl Failure {
     /// Returns the kernel's own words.
     pub(crate) fn message(&self) -> String {
         let length = (self.message_len as usize).min(self.message.len());
-        String::from_utf8_lossy(&self.message[..length])
-            .trim()
-            .to_owned()
+        let text = String::from_utf8_lossy(&self.message[..length]);
+        // The first two bytes are the severity: "e proc: …".
+        text.get(2..).unwrap_or("").trim().to_owned()
     }
 }
 
@@ -96,29 +98,12 @@ pub(crate) fn run(plan: &Plan, vectors: &Vectors, sync: RawFd) -> ! {
     };
     for (index, op) in plan.ops.iter().enumerate() {
         if let Err(trouble) = perform(op, &mut at) {
-            fail(sync, index as u32, &trouble);
-        }
-    }
-    // All descriptors but the first three end with the exec: a leaked one is an escape.
-    // SAFETY: marks descriptors, touches no memory.
-    if check(unsafe {
-        libc::syscall(
-            libc::SYS_close_range,
-            3u32,
-            u32::MAX,
-            libc::CLOSE_RANGE_CLOEXEC,
-        )
-    })
-    .is_err()
-    {
-        // Linux before 5.11: one by one.
-        for fd in 3..65536 {
-            // SAFETY: as above.
-            unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+            fail(at.sync, index as u32, &trouble);
         }
     }
     // As execvp(3): the last error that says that there is a file wins over "not found".
     let mut errno = Errno::ENOENT;
+    let mut op = Failure::EXEC;
     for candidate in &plan.exec.candidates {
         // SAFETY: path and vectors are NUL-terminated and outlive the call.
         unsafe {
@@ -129,7 +114,12 @@ pub(crate) fn run(plan: &Plan, vectors: &Vectors, sync: RawFd) -> ! {
             )
         };
         match Errno::last() {
-            Errno::ENOENT | Errno::ENOTDIR => {}
+            Errno::ENOENT | Errno::ENOTDIR => {
+                // SAFETY: the path is NUL-terminated.
+                if unsafe { libc::access(candidate.as_ptr(), libc::F_OK) } == 0 {
+                    op = Failure::INTERPRETER;
+                }
+            }
             Errno::EACCES => errno = Errno::EACCES,
             other => {
                 errno = other;
@@ -137,7 +127,10 @@ pub(crate) fn run(plan: &Plan, vectors: &Vectors, sync: RawFd) -> ! {
             }
         }
     }
-    fail(sync, Failure::EXEC, &errno.into())
+    if errno != Errno::ENOENT {
+        op = Failure::EXEC;
+    }
+    fail(at.sync, op, &errno.into())
 }
 
 fn fail(sync: RawFd, op: u32, trouble: &Trouble) -> ! {
@@ -173,12 +166,14 @@ struct OpenHow {
     resolve: u64,
 }
 
-/// Opens a target below the root, as a path only. Symbolic links are resolved inside.
-fn open_target(root: RawFd, path: &CStr) -> Result<RawFd, Errno> {
+/// Opens a target below the root, as a path only. Symbolic links are resolved inside, or
+/// refused where `resolve` says so.
+fn open_target(root: RawFd, path: &CStr, flags: i32, resolve: u64) -> Result<RawFd, Errno> {
+    let resolve = libc::RESOLVE_IN_ROOT | resolve;
     let how = OpenHow {
-        flags: (libc::O_PATH | libc::O_CLOEXEC) as u64,
+        flags: (libc::O_PATH | libc::O_CLOEXEC | flags) as u64,
         mode: 0,
-        resolve: libc::RESOLVE_IN_ROOT,
+        resolve,
     };
     // SAFETY: how is a struct open_how of the size passed; the path is NUL-terminated.
     let fd = check(unsafe {
@@ -199,7 +194,7 @@ fn close(fd: RawFd) {
 }
 
 fn attach_to(root: RawFd, mount: RawFd, target: &CStr) -> Result<(), Errno> {
-    let at = open_target(root, target)?;
+    let at = open_target(root, target, 0, 0)?;
     let result = raw_move_mount(mount, at, c"");
     close(at);
     result
@@ -218,14 +213,16 @@ fn mount_new(
         raw_fsconfig(context, key, value.as_deref()).map_err(trouble)?;
     }
     let mount = raw_fsmount(context, attributes).map_err(trouble)?;
-    attach_to(root, mount, target)?;
+    let at = open_target(root, target, libc::O_DIRECTORY, libc::RESOLVE_NO_SYMLINKS)?;
+    raw_move_mount(mount, at, c"")?;
+    close(at);
     close(mount);
     close(context);
     Ok(())
 }
 
 fn mask(root: RawFd, target: &CStr, null: RawFd) -> Result<(), Errno> {
-    let at = match open_target(root, target) {
+    let at = match open_target(root, target, 0, libc::RESOLVE_NO_SYMLINKS) {
         Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
         other => other?,
     };
@@ -251,7 +248,7 @@ fn mask(root: RawFd, target: &CStr, null: RawFd) -> Result<(), Errno> {
 }
 
 fn make_read_only(root: RawFd, target: &CStr) -> Result<(), Errno> {
-    let at = match open_target(root, target) {
+    let at = match open_target(root, target, 0, libc::RESOLVE_NO_SYMLINKS) {
         Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
         other => other?,
     };
@@ -275,6 +272,24 @@ fn loopback_up() -> Result<(), Errno> {
         request.ifr_ifru.ifru_flags |= libc::IFF_UP as libc::c_short;
         check(libc::ioctl(socket as RawFd, libc::SIOCSIFFLAGS, &raw mut request).into())?;
         close(socket as RawFd);
+    }
+    Ok(())
+}
+
+/// Closes all but the first three descriptors and the builder's socket, which becomes the
+/// fourth.
+fn close_all_but(sync: &mut RawFd) -> Result<(), Errno> {
+    if *sync != 3 {
+        // SAFETY: descriptors only; what was the fourth is closed.
+        check(unsafe { libc::dup3(*sync, 3, libc::O_CLOEXEC) }.into())?;
+        *sync = 3;
+    }
+    // SAFETY: closes descriptors, touches no memory; the child drops none of their owners.
+    if check(unsafe { libc::syscall(libc::SYS_close_range, 4u32, u32::MAX, 0) }).is_err() {
+        // Linux before 5.9: one by one.
+        for fd in 4..65536 {
+            close(fd);
+        }
     }
     Ok(())
 }
@@ -368,9 +383,8 @@ fn perform(op: &Op, at: &mut Position) -> Result<(), Trouble> {
             check(result.into())?;
         }
         Op::AttachRoot => {
-            // Any directory of the old root will do: what it hides is let go of a moment later.
-            raw_move_mount(*root, libc::AT_FDCWD, c"/tmp")
-                .or_else(|_| raw_move_mount(*root, libc::AT_FDCWD, c"/"))?;
+            // On top of the old root, which is there always, and let go of a moment later.
+            raw_move_mount(*root, libc::AT_FDCWD, c"/")?;
         }
         Op::Mount {
             fstype,
@@ -388,7 +402,7 @@ fn perform(op: &Op, at: &mut Position) -> Result<(), Trouble> {
             *base = if path.is_empty() {
                 *root
             } else {
-                open_target(*root, path)?
+                open_target(*root, path, libc::O_DIRECTORY, libc::RESOLVE_NO_SYMLINKS)?
             };
         }
         Op::Attach { mount, target } => attach_to(*base, *mount, target)?,
@@ -443,6 +457,21 @@ fn perform(op: &Op, at: &mut Position) -> Result<(), Trouble> {
         Op::RestrictScope(ruleset) => {
             // SAFETY: takes a descriptor and flags.
             check(unsafe { libc::syscall(libc::SYS_landlock_restrict_self, *ruleset, 0) })?;
+        }
+        Op::CloseDescriptors => close_all_but(sync)?,
+        Op::NewKeyring => {
+            // SAFETY: a null name asks for an anonymous keyring.
+            let result = check(unsafe {
+                libc::syscall(
+                    libc::SYS_keyctl,
+                    libc::KEYCTL_JOIN_SESSION_KEYRING,
+                    std::ptr::null::<u8>(),
+                )
+            });
+            match result {
+                Ok(_) | Err(Errno::ENOSYS) => {}
+                Err(errno) => return Err(errno.into()),
+            }
         }
         Op::LimitBoundingSet(mask) => {
             for capability in 0..64u32 {

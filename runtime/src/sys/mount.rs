@@ -29,6 +29,8 @@ impl Attributes {
     pub const NOSUID_NODEV: Attributes = Attributes(0x2 | 0x4);
     /// No setuid.
     pub const NOSUID: Attributes = Attributes(0x2);
+    /// No setuid, no programs.
+    pub const NOSUID_NOEXEC: Attributes = Attributes(0x2 | 0x8);
     /// No setuid, no devices, no programs.
     pub const NOSUID_NODEV_NOEXEC: Attributes = Attributes(0x2 | 0x4 | 0x8);
 

@@ -82,7 +82,8 @@ pub(crate) fn clone_into_namespaces(
             libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>())
         });
     }
-    if result == Err(Errno::ENOSYS) {
+    // Some containers refuse what they don't know with EPERM; then clone(2) tells the truth.
+    if matches!(result, Err(Errno::ENOSYS | Errno::EPERM)) {
         let flags = namespaces | libc::CLONE_PIDFD as u64 | libc::SIGCHLD as u64;
         // SAFETY: as above; a null stack means to go on on a copy of this one.
         // (Argument order of x86-64 and arm64: flags, stack, parent_tid, …; CLONE_PIDFD
@@ -108,6 +109,59 @@ pub(crate) fn clone_into_namespaces(
             Ok((pid as libc::pid_t, unsafe { OwnedFd::from_raw_fd(pidfd) }))
         }
     }
+}
+
+/// Tries `clone3(2)`: starts a process that ends at once.
+///
+/// # Errors
+/// ENOSYS or EPERM where a filter of system calls refuses it.
+pub(crate) fn try_clone3() -> Result<(), Errno> {
+    let args = CloneArgs {
+        exit_signal: libc::SIGCHLD as u64,
+        ..CloneArgs::default()
+    };
+    // SAFETY: without CLONE_VM this is a fork, and the child does nothing but end; args is a
+    // struct clone_args of the size passed.
+    unsafe {
+        let pid = check(libc::syscall(
+            libc::SYS_clone3,
+            &raw const args,
+            size_of::<CloneArgs>(),
+        ))?;
+        if pid == 0 {
+            libc::_exit(0);
+        }
+        libc::waitpid(pid as libc::pid_t, std::ptr::null_mut(), 0);
+    }
+    Ok(())
+}
+
+/// Makes one file share the data of another, as copies do on btrfs and xfs. See
+/// `ioctl_ficlone(2)`.
+pub(crate) fn reflink(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Errno> {
+    // SAFETY: both descriptors are open.
+    check(unsafe { libc::ioctl(to.as_raw_fd(), libc::FICLONE, from.as_raw_fd()) }.into())?;
+    Ok(())
+}
+
+/// Sets an extended attribute.
+pub(crate) fn set_xattr(
+    file: BorrowedFd<'_>,
+    name: &std::ffi::CStr,
+    value: &[u8],
+) -> Result<(), Errno> {
+    // SAFETY: the name is NUL-terminated, the value valid for its length.
+    let result = unsafe {
+        libc::fsetxattr(
+            file.as_raw_fd(),
+            name.as_ptr(),
+            value.as_ptr().cast(),
+            value.len(),
+            0,
+        )
+    };
+    check(result.into())?;
+    Ok(())
 }
 
 /// Sends a signal to the process behind a pidfd. See `pidfd_send_signal(2)`.
@@ -149,15 +203,41 @@ pub fn die_with_parent(command: &mut Command) -> &mut Command {
 
 /// Sets the disposition of every signal back to its default and unblocks all.
 pub fn reset_signals() {
+    // The kernel's struct sigaction is smaller than this; all zeros: SIG_DFL, no flags.
+    let default = [0u64; 8];
     for signal in 1..=64 {
-        // SAFETY: SIG_DFL is a valid disposition; numbers that can't be set are refused.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // SAFETY: default is readable and as large as the kernel's struct; the old action is not
+        // asked for. The raw call, since libc's refuses the two signals that it uses itself.
+        // Numbers that can't be set are refused.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                default.as_ptr(),
+                std::ptr::null::<u8>(),
+                8,
+            )
+        };
     }
     let _ = nix::sys::signal::sigprocmask(
         nix::sys::signal::SigmaskHow::SIG_SETMASK,
         Some(&nix::sys::signal::SigSet::empty()),
         None,
     );
+}
+
+/// Sets a signal that is ignored, which this process may have inherited, back to its default.
+pub fn stop_ignoring(signal: Signal) {
+    // SAFETY: sigaction is plain data that the call fills; SIG_DFL is a valid disposition.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        let signal = signal as libc::c_int;
+        if libc::sigaction(signal, std::ptr::null(), &raw mut action) == 0
+            && action.sa_sigaction == libc::SIG_IGN
+        {
+            libc::signal(signal, libc::SIG_DFL);
+        }
+    }
 }
 
 /// Ignores a signal from now on.
