@@ -75,7 +75,6 @@ impl<'a> Tree<'a> {
         Tree {
             view: context.view(),
             ignore: Some(context.ignore()).filter(|ignore| !ignore.is_empty()),
-            place: "in the build context",
             place: "the build context",
         }
     }
@@ -224,7 +223,7 @@ impl<'a> Tree<'a> {
                 self.ignore.map(|ignore| ignore.decide(&real)),
                 excludes.root(),
             )?;
-            if !kept && self.excluded(path) {
+            if !kept {
                 return Ok(None);
             }
         } else if self.excluded(path) || self.excluded(&real) || excludes.decide(&name).excluded {
