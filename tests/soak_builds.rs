@@ -35,7 +35,12 @@ fn pip_and_npm_install_within_run_and_a_rebuild_takes_nothing_but_records() {
     assert_eq!(image.tree.file("/five").content(), b"five true\n");
     let six = image.tree.file("/six").content();
     assert!(six.starts_with(b"six 1."), "{six:?}");
-    assert!(image.tree.get("/node_modules/express/package.json").is_some());
+    assert!(
+        image
+            .tree
+            .get("/node_modules/express/package.json")
+            .is_some()
+    );
 
     let again = kiln.build(&dockerfile, &[]).ok();
     let done = again.stderr();

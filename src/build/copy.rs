@@ -6,7 +6,6 @@ use std::os::fd::AsFd;
 
 use super::Build;
 use super::error::{Step, Trouble};
-use super::key::Key;
 use super::sources::{Selected, Tree};
 use super::stage::{Outcome, State};
 use crate::context::ignore::IgnoreFile;
@@ -100,7 +99,7 @@ impl Build<'_> {
     ) -> Step<Outcome> {
         let job = self.plan_copy(state, files, tree, from_context, extract)?;
         let created_by = format!("{} # buildkit", instruction.raw);
-        let mut key = Key::new(if extract { "add" } else { "copy" });
+        let mut key = self.key(if extract { "add" } else { "copy" });
         // A linked layer does not depend on what lies below.
         if files.link {
             key.text("link");
@@ -137,7 +136,8 @@ impl Build<'_> {
         let nothing = View::new(Vec::new());
         let below = if files.link { &nothing } else { &state.view };
         let ownership = self.shop.store.form().ownership;
-        let mut writer = LayerWriter::new(directory.as_fd(), below, ownership)?;
+        let mut writer =
+            LayerWriter::new(directory.as_fd(), below, ownership)?.with_now(self.time_of_new());
         let mut stable = true;
         for item in &job.items {
             stable &= job.write(&mut writer, item)?;

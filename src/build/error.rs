@@ -110,7 +110,7 @@ impl Trouble {
 
     /// Adds that an image was looked for because no stage has its name, where the name looks
     /// like that of a stage.
-    pub(super) fn as_misspelt_stage(self, name: &str) -> Trouble {
+    pub(super) fn with_stage_hint(self, name: &str) -> Trouble {
         match self {
             Trouble::Message { text, hint } if !name.contains(['/', ':', '@', '.']) => {
                 Trouble::Message {

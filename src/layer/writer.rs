@@ -235,7 +235,11 @@ impl<'v> LayerWriter<'v> {
     /// Returns where `path` lies when the links among its parents are followed, and the last
     /// component too where `follow_last` says so.
     pub fn resolve(&self, path: &[u8], follow_last: bool) -> Result<Vec<u8>, LayerError> {
-        resolve_with(path, follow_last, |path| self.step(path))
+        let resolved = resolve_with(path, follow_last, |path| self.step(path));
+        resolved.map_err(|error| match error {
+            LayerError::ThroughFile(path) => LayerError::NotADirectory(path),
+            error => error,
+        })
     }
 
     /// Returns where the entry `path` goes: below resolved parents, which then exist here.
