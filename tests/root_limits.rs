@@ -203,18 +203,21 @@ impl Registry {
         let path = sandbox.join("registry.yml");
         fs::write(&path, config).unwrap();
         let log = sandbox.join("registry.log");
-        let child = Command::new("docker-registry")
+        let process = Command::new("docker-registry")
             .arg("serve")
             .arg(path)
             .stdout(Stdio::null())
             .stderr(fs::File::create(&log).unwrap())
             .spawn()
             .unwrap();
+        // From here on, its end is seen to.
+        let mut registry = Self(process, String::new());
         for _ in 0..1000 {
             let text = fs::read_to_string(&log).unwrap();
             if let Some((_, rest)) = text.split_once("listening on ") {
                 let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.' && c != ':');
-                return Self(child, rest[..end.unwrap()].to_owned());
+                registry.1 = rest[..end.unwrap()].to_owned();
+                return registry;
             }
             std::thread::sleep(Duration::from_millis(10));
         }

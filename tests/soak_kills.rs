@@ -14,3 +14,11 @@ fn store_works_after_a_hundred_kills() {
         victim.assert_unharmed();
     }
 }
+
+#[test]
+fn interrupts_at_a_hundred_random_moments_leave_nothing() {
+    soak_only!();
+    let mut victim = Victim::new(Registry::shared().debian());
+    victim.be_interrupted(100);
+    victim.assert_unharmed();
+}

@@ -9,6 +9,7 @@ use nix::sys::signal::{SigSet, Signal};
 type Hook = Box<dyn FnOnce() + Send>;
 
 static HAPPENED: AtomicBool = AtomicBool::new(false);
+static WATCHED: AtomicBool = AtomicBool::new(false);
 static HOOKS: Mutex<Vec<Hook>> = Mutex::new(Vec::new());
 
 /// How long the end may take. What is not taken away by then is left to the next kiln.
@@ -39,6 +40,10 @@ pub(super) fn block() {
 /// Where a signal has come, waits for the end that its thread is preparing: a command that
 /// fails because of it must not end first, with another exit code.
 pub(super) fn yield_to_signal() {
+    if !WATCHED.load(Ordering::SeqCst) {
+        // One that was held back for a thread that never came ends the process here.
+        let _ = signals().thread_unblock();
+    }
     while happened() {
         std::thread::park();
     }
@@ -59,6 +64,7 @@ fn happened() -> bool {
 
 /// Starts the thread that waits for signals. To be called once the namespace is entered.
 pub(super) fn watch() {
+    WATCHED.store(true, Ordering::SeqCst);
     std::thread::spawn(|| {
         let signals = signals();
         let Ok(signal) = signals.wait() else {

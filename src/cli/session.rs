@@ -54,6 +54,9 @@ pub(super) struct Workshop {
 /// How long the end of a command waits for what it left to be removed.
 const CLEANING: Duration = Duration::from_secs(1);
 
+/// How often a command that was interrupted tries to remove what it left.
+const ATTEMPTS: usize = 20;
+
 impl Drop for Workshop {
     fn drop(&mut self) {
         self.session.abandon();
@@ -87,7 +90,15 @@ impl Workshop {
         interrupt::on_interrupt(move || {
             let (session, store) = doomed;
             session.abandon();
-            store.empty_trash();
+            // Threads that are extracting may go on for a moment, in directories that they
+            // have open.
+            for _ in 0..ATTEMPTS {
+                store.empty_trash();
+                if !store.has_trash() {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
         });
         Ok(Workshop {
             store,

@@ -1,7 +1,7 @@
 //! Kills kiln at random moments, and looks at what is left.
 
 use std::fs;
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::thread;
@@ -220,6 +220,45 @@ impl Victim {
             Scope::Group => drop(killpg(Pid::from_raw(child.id() as i32), Signal::SIGKILL)),
         }
         child.wait().unwrap();
+    }
+
+    /// Starts operations and interrupts them, `count` times. Each must end as one that was
+    /// interrupted, or well, and have taken all with it by then.
+    pub fn be_interrupted(&mut self, count: usize) {
+        let log = self.kiln.sandbox().join("stderr");
+        for round in 0..count {
+            let operation = [0, 1, 3, 3][self.random.below(4) as usize];
+            let arguments = self.arguments(operation);
+            let pause = Duration::from_micros(self.random.below(400_000));
+            say(&format!(
+                "interrupt {} of {count}: {} after {pause:?}",
+                round + 1,
+                arguments[0]
+            ));
+            let mut child = self
+                .kiln
+                .command(&arguments)
+                .process_group(0)
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(fs::File::create(&log).unwrap())
+                .spawn()
+                .unwrap();
+            thread::sleep(pause);
+            // As the terminal does: to the whole group.
+            let _ = killpg(Pid::from_raw(child.id() as i32), Signal::SIGINT);
+            let sent = Instant::now();
+            let status = child.wait().unwrap();
+            assert!(sent.elapsed() < Duration::from_secs(2));
+            // Before kiln holds signals back, there is nothing to take away.
+            let ended = status.signal() == Some(Signal::SIGINT as i32)
+                || matches!(status.code(), Some(0 | 130));
+            assert!(ended, "{status:?} {}", fs::read_to_string(&log).unwrap());
+            if self.kiln.store().join("tmp").exists() {
+                assert_swept(&self.kiln);
+            }
+            assert_no_process_with(&self.marker, Duration::from_millis(200));
+        }
     }
 
     /// Panics unless the store works as if nothing had happened.
