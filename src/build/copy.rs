@@ -9,9 +9,8 @@ use super::error::{Step, Trouble};
 use super::key::Key;
 use super::sources::{Selected, Tree};
 use super::stage::{Outcome, State};
-use super::workdir::join;
 use crate::context::ignore::IgnoreFile;
-use crate::dockerfile::{AddFiles, Chmod, Files, Instruction, SourceArg};
+use crate::dockerfile::{AddFiles, Chmod, Files, Instruction, SourceArg, join_path};
 use crate::layer::{
     Attributes, Compression, FileKind, LayerError, LayerWriter, Limits, UpperKind, View,
 };
@@ -204,7 +203,7 @@ impl Build<'_> {
             None => None,
         };
         let text = state.scope.expand(&files.destination)?;
-        let destination = join(&state.config.config.working_dir, &text);
+        let destination = join_path(&state.config.config.working_dir, &text);
         let names_directory =
             text.is_empty() || text.ends_with('/') || text == "." || text.ends_with("/.");
         // A linked layer can't know what lies below.

@@ -5,7 +5,6 @@ mod commit;
 mod copy;
 mod error;
 mod key;
-mod metadata;
 mod run;
 mod sources;
 mod stage;

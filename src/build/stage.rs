@@ -7,7 +7,8 @@ use super::error::{BuildError, Step, Trouble};
 use super::key::Key;
 use super::{Build, Running};
 use crate::dockerfile::{
-    BaseRef, Instruction, InstructionKind, Plan, Scope, Source, Span, parse_onbuild_trigger,
+    BaseRef, Instruction, InstructionKind, Plan, Scope, Source, Span, apply_metadata,
+    parse_onbuild_trigger,
 };
 use crate::event::StepOutcome;
 use crate::image::{HistoryEntry, ImageConfig, Platform};
@@ -221,9 +222,13 @@ impl Build<'_> {
     ) -> Result<(), BuildError> {
         let span = instruction.span;
         if !is_step(&instruction.kind) {
-            let created_by = self
-                .metadata(state, instruction)
-                .map_err(|trouble| trouble.at(source, span))?;
+            let created_by = apply_metadata(
+                &mut state.config,
+                &mut state.scope,
+                instruction,
+                &mut state.cmd_is_own,
+            )
+            .map_err(|error| Trouble::from(error).at(source, span))?;
             let (created, _) = self
                 .recall_metadata(state, &created_by)
                 .map_err(|trouble| trouble.at(source, span))?;
@@ -318,8 +323,10 @@ impl Build<'_> {
                 let finished = done.get(index).ok_or_else(unknown)?;
                 Ok(finished.view.clone())
             }
-            BaseRef::Image(name) => {
-                let (_, stack, _) = self.base_image(name, &self.platform, step)?;
+            BaseRef::Image(image) => {
+                let (_, stack, _) = self
+                    .base_image(image, &self.platform, step)
+                    .map_err(|trouble| trouble.as_misspelt_stage(image))?;
                 Ok(self.shop.store.view(&stack)?)
             }
         }
