@@ -323,10 +323,8 @@ impl Build<'_> {
                 let finished = done.get(index).ok_or_else(unknown)?;
                 Ok(finished.view.clone())
             }
-            BaseRef::Image(image) => {
-                let (_, stack, _) = self
-                    .base_image(image, &self.platform, step)
-                    .map_err(|trouble| trouble.as_misspelt_stage(image))?;
+            BaseRef::Image(name) => {
+                let (_, stack, _) = self.base_image(name, &self.platform, step)?;
                 Ok(self.shop.store.view(&stack)?)
             }
         }
