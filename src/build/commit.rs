@@ -5,7 +5,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::error::Step;
-use super::key::content_key;
 use super::{Build, stage::State};
 use crate::image::{Algorithm, DiffId, Hasher};
 use crate::layer::{LayerDir, LayerMeta, UpperKind, diff, write_tar};
@@ -66,7 +65,10 @@ impl Build<'_> {
                 ),
             });
         }
-        let key = content_key(below, stats.content_id);
+        // What differs from a recorded layer in times only is taken for the same.
+        let mut key = self.key("content");
+        key.chain(below).bytes(&stats.content_id.0);
+        let key = key.finish();
         if !self.options.no_cache
             && let Some(StepRecord {
                 diff_id: Some(diff_id),
@@ -92,7 +94,7 @@ impl Build<'_> {
         let layer = store.publish_layer(below, staged, meta)?;
         let record = StepRecord {
             diff_id: Some(layer.meta.diff_id.clone()),
-            created: self.now.clone(),
+            created: self.now.to_string(),
         };
         store.write_step_record(&key, &record)?;
         Ok(layer)

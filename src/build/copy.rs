@@ -6,7 +6,6 @@ use std::os::fd::AsFd;
 
 use super::Build;
 use super::error::{Step, Trouble};
-use super::key::Key;
 use super::sources::{Selected, Tree};
 use super::stage::{Outcome, State};
 use crate::context::ignore::IgnoreFile;
@@ -100,7 +99,7 @@ impl Build<'_> {
     ) -> Step<Outcome> {
         let job = self.plan_copy(state, files, tree, from_context, extract)?;
         let created_by = format!("{} # buildkit", instruction.raw);
-        let mut key = Key::new(if extract { "add" } else { "copy" });
+        let mut key = self.key(if extract { "add" } else { "copy" });
         // A linked layer does not depend on what lies below.
         if files.link {
             key.text("link");
@@ -137,7 +136,8 @@ impl Build<'_> {
         let nothing = View::new(Vec::new());
         let below = if files.link { &nothing } else { &state.view };
         let ownership = self.shop.store.form().ownership;
-        let mut writer = LayerWriter::new(directory.as_fd(), below, ownership)?;
+        let mut writer =
+            LayerWriter::new(directory.as_fd(), below, ownership)?.with_now(self.time_of_new());
         let mut stable = true;
         for item in &job.items {
             stable &= job.write(&mut writer, item)?;
@@ -310,20 +310,9 @@ impl Job<'_> {
     }
 
     fn write_directory(&self, writer: &mut LayerWriter<'_>, selected: &Selected) -> Step<bool> {
-        let destination = self.destination.as_bytes();
-        let parent = destination
-            .iter()
-            .rposition(|b| *b == b'/')
-            .unwrap_or_default();
-        self.ensure_dir(writer, &destination[..parent])?;
-        let target = writer.resolve(destination, true)?;
-        if !target.is_empty() {
-            // A new directory takes the mode of the source, and is root's.
-            let mut attributes = self.attributes(selected.top())?;
-            (attributes.uid, attributes.gid) = self.owner.unwrap_or((0, 0));
-            attributes.mtime = None;
-            writer.put_dir(&target, &attributes)?;
-        }
+        // The top is the destination itself: it keeps its attributes, or gets those of a parent
+        // that is made. Only what is in the source brings its own.
+        let target = self.ensure_dir(writer, self.destination.as_bytes())?;
         let mut stable = true;
         for index in 1..selected.entries.len() {
             let path = below(&target, &selected.entries[index].path);

@@ -108,6 +108,20 @@ impl Trouble {
         Trouble::Message { text, hint }
     }
 
+    /// Adds that an image was looked for because no stage has its name, where the name looks
+    /// like that of a stage.
+    pub(super) fn with_stage_hint(self, name: &str) -> Trouble {
+        match self {
+            Trouble::Message { text, hint } if !name.contains(['/', ':', '@', '.']) => {
+                Trouble::Message {
+                    text: format!("no stage is named {name}, and as an image: {text}"),
+                    hint,
+                }
+            }
+            other => other,
+        }
+    }
+
     /// Returns the error of the build that this is at a place of the Dockerfile.
     pub(super) fn at(self, source: &Arc<Source>, span: Span) -> BuildError {
         match self {

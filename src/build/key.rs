@@ -1,7 +1,6 @@
 //! Cache keys: a hash of all that a step can see.
 
 use crate::image::ChainId;
-use crate::layer::ContentId;
 
 /// Part of every key. Changing it forgets all records: it changes with what a step makes of
 /// the same inputs, and with the form of keys.
@@ -60,14 +59,6 @@ impl Key {
     pub(super) fn finish(&self) -> String {
         self.0.finalize().to_hex().to_string()
     }
-}
-
-/// Returns the key under which the layer with a content on top of a chain is recorded: what
-/// differs from it in times only is taken for the same.
-pub(super) fn content_key(below: Option<&ChainId>, content: ContentId) -> String {
-    let mut key = Key::new("content");
-    key.chain(below).bytes(&content.0);
-    key.finish()
 }
 
 #[cfg(test)]

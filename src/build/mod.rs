@@ -19,11 +19,13 @@ use std::time::Instant;
 use kiln_runtime::{Killer, Network};
 
 pub use error::{BuildError, RunFailure};
+use key::Key;
 
 use crate::context::{self, Context};
 use crate::dockerfile::{self, Dockerfile, Plan, Source};
 use crate::event::{Event, Reporter, StepId, StepOutcome};
 use crate::image::{Digest, ImageConfig, Platform, Reference};
+use crate::layer::Timestamp;
 use crate::registry::{Client, CredentialsError};
 use crate::sandbox::{SandboxError, Sandboxes};
 use crate::store::{Session, Stack, Store};
@@ -87,8 +89,10 @@ struct Build<'a> {
     file: &'a Dockerfile,
     context: &'a Context,
     platform: Platform,
-    /// The time of what this build makes, RFC 3339.
-    now: String,
+    /// The time of what this build makes.
+    now: jiff::Timestamp,
+    /// Whether SOURCE_DATE_EPOCH gives that time: results then depend on it.
+    dated: bool,
     next_step: AtomicU32,
     client: OnceLock<Client>,
     sandboxes: OnceLock<Sandboxes>,
@@ -126,6 +130,7 @@ pub fn build(shop: &Workshop<'_>, options: &Options) -> Result<Built, BuildError
             hint: Some("a stage takes one with ARG NAME".to_owned()),
         });
     }
+    let epoch = source_date_epoch(options);
     let build = Build {
         shop,
         options,
@@ -133,7 +138,8 @@ pub fn build(shop: &Workshop<'_>, options: &Options) -> Result<Built, BuildError
         file: &file,
         context: &context,
         platform,
-        now: now(options),
+        now: epoch.unwrap_or_else(jiff::Timestamp::now),
+        dated: epoch.is_some(),
         next_step: AtomicU32::new(1),
         client: OnceLock::new(),
         sandboxes: OnceLock::new(),
@@ -141,14 +147,11 @@ pub fn build(shop: &Workshop<'_>, options: &Options) -> Result<Built, BuildError
     build.run(&mut plan)
 }
 
-/// Returns the time that new things get: SOURCE_DATE_EPOCH, where it is given.
-fn now(options: &Options) -> String {
-    let epoch = options
-        .build_args
-        .get("SOURCE_DATE_EPOCH")
-        .and_then(|text| text.parse().ok())
-        .and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
-    epoch.unwrap_or_else(jiff::Timestamp::now).to_string()
+/// Returns the time that new things get where the caller gives it.
+/// See <https://reproducible-builds.org/specs/source-date-epoch/>.
+fn source_date_epoch(options: &Options) -> Option<jiff::Timestamp> {
+    let seconds = options.build_args.get("SOURCE_DATE_EPOCH")?.parse().ok()?;
+    jiff::Timestamp::from_second(seconds).ok()
 }
 
 /// Returns the arguments that a stage may declare without giving them a value.
@@ -218,6 +221,24 @@ impl Build<'_> {
         let stacks = done.values().map(|other| &other.stack).chain([&stack]);
         store.sync(stacks.flat_map(Stack::layers))?;
         Ok(Built { id, config, stack })
+    }
+
+    /// Starts the key of a kind of step.
+    fn key(&self, kind: &str) -> Key {
+        let mut key = Key::new(kind);
+        if self.dated {
+            key.text("at").text(&self.now.to_string());
+        }
+        key
+    }
+
+    /// Returns the time that directories get which a step creates.
+    fn time_of_new(&self) -> Timestamp {
+        match self.dated {
+            true => Timestamp::from_seconds(self.now.as_second()),
+            // Not that of the build's start: a directory is not older than what is in it.
+            false => Timestamp::now(),
+        }
     }
 
     /// Reports that a step begins.

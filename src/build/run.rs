@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use kiln_runtime::{Exit, Network};
 
 use super::error::{RunFailure, Step, Trouble};
-use super::key::Key;
 use super::stage::{Outcome, State};
 use super::{Build, Running};
 use crate::dockerfile::{self, Invocation, Run, Security, Source, Span};
@@ -91,7 +90,7 @@ impl Build<'_> {
             "" => "/",
             dir => dir,
         };
-        let mut key = Key::new("run");
+        let mut key = self.key("run");
         key.chain(state.stack.chain_id())
             .text(&self.platform.to_string())
             .list(&args)

@@ -120,7 +120,7 @@ impl<'a> Tree<'a> {
                 }
                 let names = match self.view.read_dir(&directory) {
                     Ok(entries) => entries,
-                    Err(LayerError::Missing(_) | LayerError::NotADirectory(_)) => continue,
+                    Err(LayerError::Missing(_) | LayerError::ThroughFile(_)) => continue,
                     Err(error) => return Err(error.into()),
                 };
                 for entry in names {
@@ -134,8 +134,7 @@ impl<'a> Tree<'a> {
         found.sort();
         let mut selected = Vec::new();
         for path in found {
-            let resolved = self.view.resolve(&path, true)?;
-            if let Some(node) = resolved.node
+            if let Some(node) = self.find(&path)?
                 && let Some(one) = self.gather(&path, node, excludes)?
             {
                 selected.push(one);
@@ -144,9 +143,17 @@ impl<'a> Tree<'a> {
         Ok(selected)
     }
 
+    /// Returns what a path leads to. Below a file there is nothing.
+    fn find(&self, path: &[u8]) -> Result<Option<Node>, LayerError> {
+        match self.view.resolve(path, true) {
+            Ok(resolved) => Ok(resolved.node),
+            Err(LayerError::ThroughFile(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     fn literal(&self, text: &str, path: &[u8], excludes: &IgnoreFile) -> Step<Selected> {
-        let resolved = self.view.resolve(path, true)?;
-        let gathered = match resolved.node {
+        let gathered = match self.find(path)? {
             Some(node) => self.gather(path, node, excludes)?,
             None => None,
         };
@@ -160,10 +167,7 @@ impl<'a> Tree<'a> {
     fn explain_missing(&self, text: &str, path: &[u8]) -> Trouble {
         if let Some(ignore) = self.ignore {
             let decision = ignore.decide(path);
-            let exists = self
-                .view
-                .resolve(path, true)
-                .is_ok_and(|found| found.node.is_some());
+            let exists = self.find(path).is_ok_and(|found| found.is_some());
             if exists && let (true, Some(rule)) = (decision.excluded, decision.rule) {
                 return Trouble::hinted(
                     format!("{text:?} is excluded by {}", ignore.name),
@@ -219,7 +223,7 @@ impl<'a> Tree<'a> {
                 self.ignore.map(|ignore| ignore.decide(&real)),
                 excludes.root(),
             )?;
-            if !kept && self.excluded(path) {
+            if !kept {
                 return Ok(None);
             }
         } else if self.excluded(path) || self.excluded(&real) || excludes.decide(&name).excluded {

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::error::{BuildError, Step, Trouble};
-use super::key::Key;
 use super::{Build, Running};
 use crate::dockerfile::{
     BaseRef, Instruction, InstructionKind, Plan, Scope, Source, Span, apply_metadata,
@@ -248,7 +247,7 @@ impl Build<'_> {
             Ok(outcome) => {
                 let created = match outcome.created {
                     Some(created) => created,
-                    None => self.now.clone(),
+                    None => self.now.to_string(),
                 };
                 let empty = outcome.layer.is_none();
                 if let Some(layer) = outcome.layer {
@@ -323,8 +322,10 @@ impl Build<'_> {
                 let finished = done.get(index).ok_or_else(unknown)?;
                 Ok(finished.view.clone())
             }
-            BaseRef::Image(name) => {
-                let (_, stack, _) = self.base_image(name, &self.platform, step)?;
+            BaseRef::Image(image) => {
+                let (_, stack, _) = self
+                    .base_image(image, &self.platform, step)
+                    .map_err(|trouble| trouble.with_stage_hint(image))?;
                 Ok(self.shop.store.view(&stack)?)
             }
         }
@@ -333,7 +334,7 @@ impl Build<'_> {
     /// Returns when an instruction that changes only the config was seen first on top of what
     /// is there, and whether that was before.
     pub(super) fn recall_metadata(&self, state: &State, created_by: &str) -> Step<(String, bool)> {
-        let mut key = Key::new("metadata");
+        let mut key = self.key("metadata");
         key.chain(state.stack.chain_id());
         key.bytes(&serde_json::to_vec(&state.config.config).unwrap_or_default());
         key.text(created_by);
@@ -345,7 +346,7 @@ impl Build<'_> {
         }
         let record = StepRecord {
             diff_id: None,
-            created: self.now.clone(),
+            created: self.now.to_string(),
         };
         self.shop.store.write_step_record(&key, &record)?;
         Ok((record.created, false))
@@ -371,7 +372,7 @@ impl Build<'_> {
     pub(super) fn record(&self, key: &str, layer: &Layer) -> Step<()> {
         let record = StepRecord {
             diff_id: Some(layer.meta.diff_id.clone()),
-            created: self.now.clone(),
+            created: self.now.to_string(),
         };
         Ok(self.shop.store.write_step_record(key, &record)?)
     }

@@ -5,7 +5,6 @@ use std::os::fd::AsFd;
 
 use super::Build;
 use super::error::{Step, Trouble};
-use super::key::Key;
 use super::stage::{Outcome, State};
 use crate::dockerfile::{Word, join_path};
 use crate::layer::{LayerWriter, UpperKind};
@@ -43,7 +42,7 @@ impl Build<'_> {
         }
         let identity = sandbox::lookup_user(&state.view, &state.config.config.user)?;
         let (uid, gid) = (identity.user.uid, identity.user.gid);
-        let mut key = Key::new("workdir");
+        let mut key = self.key("workdir");
         key.chain(state.stack.chain_id())
             .text(&path)
             .number(uid.into())
@@ -62,7 +61,8 @@ impl Build<'_> {
         fs::create_dir(&fs).at("cannot create", &fs)?;
         let directory = File::open(&fs).at("cannot open", &fs)?;
         let ownership = self.shop.store.form().ownership;
-        let mut writer = LayerWriter::new(directory.as_fd(), &state.view, ownership)?;
+        let mut writer = LayerWriter::new(directory.as_fd(), &state.view, ownership)?
+            .with_now(self.time_of_new());
         writer.ensure_dir(path.as_bytes(), 0o755, uid, gid)?;
         let written = writer.finish()?;
         let layer = self.commit(state, &staged, UpperKind::Overlay, written.overrides)?;

@@ -36,7 +36,7 @@ mod writer;
 mod xattr;
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 use std::io;
 
@@ -109,6 +109,9 @@ pub enum LayerError {
     /// A file where a directory has to be, or the other way round.
     #[error("cannot copy to non-directory: /{0}")]
     NotADirectory(String),
+    /// A path that leads through something that is no directory.
+    #[error("not a directory: /{0}")]
+    ThroughFile(String),
     /// A path that has to be a regular file.
     #[error("not a regular file: /{0}")]
     NotAFile(String),

@@ -214,7 +214,7 @@ impl View {
         let Some(layers) = self.directory(&resolved.path)? else {
             return Err(match resolved.node {
                 None => missing(&resolved.path),
-                Some(_) => LayerError::NotADirectory(escape(&resolved.path)),
+                Some(_) => LayerError::ThroughFile(escape(&resolved.path)),
             });
         };
         let mut names: BTreeMap<Vec<u8>, Merged> = BTreeMap::new();
@@ -352,7 +352,7 @@ pub(super) fn resolve_with(
                 pending.extend(path::components(&target).rev().map(<[u8]>::to_vec));
             }
             Step::Other if !pending.is_empty() => {
-                return Err(LayerError::NotADirectory(escape(&here)));
+                return Err(LayerError::ThroughFile(escape(&here)));
             }
             _ => done = here,
         }

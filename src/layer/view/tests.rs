@@ -56,11 +56,11 @@ fn entry_below_a_file_of_an_upper_layer_is_hidden() {
     assert!(view.lookup(b"d/old").unwrap().is_none());
     assert!(matches!(
         view.read_dir(b"d"),
-        Err(LayerError::NotADirectory(_))
+        Err(LayerError::ThroughFile(_))
     ));
     assert!(matches!(
         view.resolve(b"d/x", true),
-        Err(LayerError::NotADirectory(_))
+        Err(LayerError::ThroughFile(_))
     ));
 }
 
