@@ -208,7 +208,10 @@ impl Workshop {
             kiln_runtime::overlay_kind(&self.builder, &self.session.directory()?, &remembered)?;
         if let Some(reason) = choice.reason {
             reporter.report(crate::event::Event::Warning {
-                message: format!("steps run on fuse-overlayfs, which is slower: {reason}"),
+                message: format!(
+                    "steps run on fuse-overlayfs, which is slower, and loses set-gid bits and \
+                     default ACLs of directories that get new entries: {reason}"
+                ),
                 hint: Some("`kiln doctor` says what would help".to_owned()),
             });
         }
