@@ -7,6 +7,7 @@ use super::error::{BuildError, Step, Trouble};
 use super::{Build, Running};
 use crate::dockerfile::{
     BaseRef, Instruction, InstructionKind, Plan, Scope, Source, Span, parse_onbuild_trigger,
+    suggest,
 };
 use crate::event::StepOutcome;
 use crate::image::{HistoryEntry, ImageConfig, Platform};
@@ -173,7 +174,9 @@ impl Build<'_> {
                 (base.config.clone(), base.stack.clone(), Some(scope), true)
             }
             BaseRef::Image(name) => {
-                let (config, stack, cached) = self.base_image(name, platform, step)?;
+                let based = self.base_image(name, platform, step);
+                let (config, stack, cached) =
+                    based.map_err(|trouble| self.suggest_stage(trouble, name))?;
                 (config, stack, None, cached)
             }
         };
@@ -318,9 +321,24 @@ impl Build<'_> {
                 Ok(finished.view.clone())
             }
             BaseRef::Image(name) => {
-                let (_, stack, _) = self.base_image(name, &self.platform, step)?;
+                let (_, stack, _) = self
+                    .base_image(name, &self.platform, step)
+                    .map_err(|trouble| self.suggest_stage(trouble, name))?;
                 Ok(self.shop.store.view(&stack)?)
             }
+        }
+    }
+
+    /// Asks, where an image can't be had, whether a stage was meant.
+    fn suggest_stage(&self, trouble: Trouble, name: &str) -> Trouble {
+        let stages = self.file.stages.iter();
+        let near = suggest::closest(name, stages.filter_map(|stage| stage.name.as_deref()));
+        match (trouble, near) {
+            (Trouble::Message { text, .. }, Some(near)) => Trouble::hinted(
+                text,
+                format!("there is no stage {name:?}, so it is an image; did you mean {near:?}?"),
+            ),
+            (trouble, _) => trouble,
         }
     }
 

@@ -186,8 +186,12 @@ impl IgnoreFile {
         }
     }
 
-    /// Returns what holds for a path, relative and with `/` between its parts.
+    /// Returns what holds for a path, relative and with `/` between its parts. The root itself
+    /// always takes part.
     pub fn decide(&self, path: &[u8]) -> Decision<'_> {
+        if path.is_empty() {
+            return self.root();
+        }
         let ends = path.iter().enumerate().filter(|(_, b)| **b == b'/');
         let ends = ends.map(|(at, _)| at).chain([path.len()]);
         ends.fold(self.root(), |parent, end| {
@@ -385,6 +389,14 @@ mod tests {
             let found = file(text).may_reinclude_below(directory.as_bytes());
             assert_eq!(found, expected, "{text:?} {directory}");
         }
+    }
+
+    #[test]
+    fn root_takes_part_whatever_the_rules_say() {
+        let file = file("*\n!kept");
+        assert!(!file.decide(b"").excluded);
+        assert!(file.decide(b"x").excluded);
+        assert!(file.may_reinclude_below(b""));
     }
 
     #[test]

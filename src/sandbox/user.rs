@@ -166,26 +166,22 @@ pub fn lookup_user(view: &View, text: &str) -> Result<Identity, UserError> {
             });
         }
     };
-    let user = match (&spec.group, account) {
-        (Some(group), _) => User {
-            uid,
-            gid: group_id(view, group)?,
-            groups: Vec::new(),
-        },
-        (None, Some(account)) => User {
-            uid,
-            gid: account.gid,
-            groups: groups(view)?
-                .into_iter()
-                .filter(|g| g.gid != account.gid && g.members.contains(&account.name))
-                .map(|g| g.gid)
-                .collect(),
-        },
-        (None, None) => User {
-            uid,
-            gid: 0,
-            groups: Vec::new(),
-        },
+    let (gid, others) = match (&spec.group, account) {
+        (Some(group), _) => (group_id(view, group)?, Vec::new()),
+        (None, Some(account)) => {
+            let all = groups(view)?.into_iter();
+            let own = all.filter(|g| g.gid != account.gid && g.members.contains(&account.name));
+            (account.gid, own.map(|g| g.gid).collect())
+        }
+        (None, None) => (0, Vec::new()),
+    };
+    // The primary group is among the supplementary ones, as after a login: a set-group-id
+    // program could drop it otherwise, and with it what is denied to that group
+    // (CVE-2022-36109).
+    let user = User {
+        uid,
+        gid,
+        groups: [vec![gid], others].concat(),
     };
     Ok(Identity {
         user,
