@@ -98,7 +98,7 @@ fn every_instruction_reaches_config_and_history() {
         [
             "LABEL a=1 b=two words",
             "ENV A=1 B=x y",
-            "EXPOSE [53/udp 80/tcp 8000/tcp 8001/tcp]",
+            "EXPOSE [80/tcp 53/udp 8000/tcp 8001/tcp]",
             "VOLUME [/v [/not-json]]",
             "VOLUME [/with space /w]",
             "USER app:7",
@@ -379,7 +379,7 @@ fn wrong_values_are_refused_with_their_place() {
             "USER $UNSET",
             "USER needs a name or a number: it expands to nothing",
         ),
-        ("VOLUME [\"\"]", "VOLUME: a directory must not be blank"),
+        ("VOLUME [\"\"]", "VOLUME needs paths that aren't empty"),
     ];
     for (instruction, message) in cases {
         let output = kiln
