@@ -117,10 +117,13 @@ fn mistyped_stage_that_is_no_image_either() {
             &[],
         )
         .fails();
+    let stderr = output.stderr();
     assert!(
-        output.stderr().contains(
-            "\nhint: there is no stage \"bulder\", so it is an image; did you mean \"builder\"?\n"
-        ),
+        stderr.contains("\nerror: no stage is named bulder, and as an image: "),
+        "{output}"
+    );
+    assert!(
+        stderr.contains("\nhint: did you mean the stage builder?\n"),
         "{output}"
     );
     assert_clean(&kiln, &output);
@@ -221,7 +224,7 @@ fn missing_context() {
     assert_eq!(
         output.stderr(),
         "error: cannot open the build context Dockerfile: Not a directory (os error 20)\n\
-         hint: the last argument is a directory; a Dockerfile is named with -f FILE\n"
+         hint: the last argument is a directory; a Dockerfile is named with -f: kiln build -f Dockerfile .\n"
     );
 }
 

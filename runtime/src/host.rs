@@ -19,6 +19,7 @@ use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg,
     sendmsg, socketpair,
 };
+use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
@@ -142,7 +143,10 @@ impl HostHelper {
 
 /// The helper's loop: one process per request, so that none waits for another.
 fn serve(socket: &OwnedFd) {
-    // Ctrl-C goes to the whole process group: the builder decides what ends, and when.
+    // Who kills the builder's process group must not kill the one that kills the steps then.
+    let group = nix::unistd::getpgrp();
+    let _ = nix::unistd::setpgid(Pid::from_raw(0), Pid::from_raw(0));
+    // And the builder decides what ends, and when.
     for signal in [
         Signal::SIGINT,
         Signal::SIGTERM,
@@ -175,6 +179,8 @@ fn serve(socket: &OwnedFd) {
                 Some((_, request)) => {
                     if let Ok(Fork::Child) = process::fork_single_threaded() {
                         process::reset_signals();
+                        // To ask for a password, a program must be in the terminal's group.
+                        let _ = nix::unistd::setpgid(Pid::from_raw(0), group);
                         answer(UnixStream::from(request));
                         process::exit_now(0);
                     }

@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::stat::{Mode, fchmod};
 use nix::sys::statfs::{FsType, fstatfs};
@@ -90,13 +91,22 @@ pub struct Step {
     exit: Option<Exit>,
 }
 
+/// How long [`Killer::kill`] waits, in milliseconds: a process in uninterruptible sleep must
+/// not hold up the builder's end.
+const KILL_PATIENCE: u16 = 500;
+
 /// Kills a step from another thread. See [`Step::killer`].
 pub struct Killer(OwnedFd);
 
 impl Killer {
-    /// Kills the step and all its processes. Does nothing where it has ended.
+    /// Kills the step and all its processes, and waits a moment until they are gone. Does
+    /// nothing where it has ended.
     pub fn kill(&self) {
-        let _ = process::send_signal(self.0.as_fd(), Signal::SIGKILL);
+        if process::send_signal(self.0.as_fd(), Signal::SIGKILL).is_ok() {
+            // The first process of a pid namespace ends after all others in it.
+            let mut ended = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
+            let _ = poll(&mut ended, PollTimeout::from(KILL_PATIENCE));
+        }
     }
 
     /// Sends a signal to the step's first process, which the kernel lets it ignore unless it has

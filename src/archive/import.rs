@@ -41,7 +41,7 @@ pub fn import(
 ) -> Result<Digest> {
     let mut config = ImageConfig::scratch(&options.platform);
     for change in &options.changes {
-        metadata::apply_change(&mut config.config, change)?;
+        metadata::apply_change(&mut config, change)?;
     }
     let mut stack = Stack::default();
     let (staged, meta) = layer(transfer, reader)?;

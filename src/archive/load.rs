@@ -52,7 +52,8 @@ pub fn load(
     platform: Option<&Platform>,
 ) -> Result<Vec<Loaded>> {
     let has = |name: &str| archive.find(name).map(|section| section.is_some());
-    let images = if has("oci-layout")? && has("index.json")? {
+    // The specification wants `oci-layout` too; not every program writes it.
+    let images = if has("index.json")? && (has("oci-layout")? || !has("manifest.json")?) {
         oci::images(archive, platform)?
     } else if has("manifest.json")? {
         docker::images(transfer, archive)?

@@ -2,19 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Map, Value};
-
 use super::{ArchiveError, Result};
 use crate::dockerfile::{
-    Command, Diagnostic, InstructionKind, Scope, Source, Span, parse, parse_ports,
+    Diagnostic, InstructionKind, Scope, Source, Span, apply_metadata, join_path, parse,
 };
-use crate::image::RunConfig;
+use crate::image::ImageConfig;
 
 /// Applies one instruction of a Dockerfile to a config.
 ///
 /// # Errors
 /// It does not parse, or is one that makes files.
-pub(super) fn apply_change(config: &mut RunConfig, change: &str) -> Result<()> {
+pub(super) fn apply_change(image: &mut ImageConfig, change: &str) -> Result<()> {
     let source = Source::new("--change", format!("FROM scratch\n{change}\n"));
     let failed = |found: Diagnostic| ArchiveError::change(change, &found.into());
     let file = parse(&source).map_err(|found| ArchiveError::change(change, &found))?;
@@ -31,90 +29,25 @@ pub(super) fn apply_change(config: &mut RunConfig, change: &str) -> Result<()> {
         )));
     };
     let none = BTreeMap::new();
-    let scope = Scope::new(&none, &none, &config.env, file.escape);
-    apply(config, &scope, &instruction.kind)
-        .map_err(|reason| failed(Diagnostic::new(Span::default(), reason)))
-}
-
-type Applied = std::result::Result<(), String>;
-
-fn apply(config: &mut RunConfig, scope: &Scope, kind: &InstructionKind) -> Applied {
-    let text = |error: &dyn std::fmt::Display| error.to_string();
-    let empty = || Value::Object(Map::new());
-    match kind {
-        InstructionKind::Cmd(command) => config.cmd = Some(command_line(config, command)),
-        InstructionKind::Entrypoint(command) => {
-            let line = command_line(config, command);
-            config.entrypoint = (!line.is_empty()).then_some(line);
-        }
-        InstructionKind::Env(pairs) => {
-            for (name, value) in scope.expand_pairs(pairs).map_err(|e| text(&e))? {
-                config.set_env(&name, &value);
-            }
-        }
-        InstructionKind::Label(pairs) => {
-            let pairs = scope.expand_pairs(pairs).map_err(|e| text(&e))?;
-            config.labels.extend(pairs);
-        }
-        InstructionKind::Expose(words) => {
-            for word in words {
-                let words = scope.expand_words(word).map_err(|e| text(&e))?;
-                let ports = parse_ports(&words).map_err(|e| text(&e))?;
-                let ports = ports.into_iter().map(|port| (port, empty()));
-                config.exposed_ports.extend(ports);
-            }
-        }
-        InstructionKind::Volume(words) => {
-            for word in words {
-                let path = scope.expand(word).map_err(|e| text(&e))?;
-                config.volumes.insert(path, empty());
-            }
-        }
-        InstructionKind::User(word) => config.user = scope.expand(word).map_err(|e| text(&e))?,
-        InstructionKind::Workdir(word) => {
-            let path = scope.expand(word).map_err(|e| text(&e))?;
-            let base = match path.starts_with('/') {
-                true => "",
-                false => config.working_dir.as_str(),
-            };
-            config.working_dir = clean(&format!("{base}/{path}"));
-        }
-        InstructionKind::StopSignal(word) => {
-            let signal = scope.expand(word).map_err(|e| text(&e))?;
-            crate::dockerfile::parse_signal(&signal).map_err(|e| text(&e))?;
-            config.stop_signal = signal;
-        }
-        InstructionKind::Healthcheck(check) => config.healthcheck = Some(check.clone()),
-        InstructionKind::Shell(shell) => config.shell = Some(shell.clone()),
-        InstructionKind::OnBuild(trigger) => config.on_build.push(trigger.raw.clone()),
-        other => return Err(format!("{} does not change the config", other.name())),
+    let mut scope = Scope::new(&none, &none, &image.config.env, file.escape);
+    if let InstructionKind::Workdir(word) = &instruction.kind {
+        // Here it makes no directory.
+        let path = scope
+            .expand(word)
+            .map_err(|error| failed(error.at(Span::default())))?;
+        image.config.working_dir = join_path(&image.config.working_dir, &path);
+        return Ok(());
     }
-    Ok(())
-}
-
-fn command_line(config: &RunConfig, command: &Command) -> Vec<String> {
-    match command {
-        Command::Exec(arguments) => arguments.clone(),
-        Command::Shell(text) => {
-            let default = || vec!["/bin/sh".to_owned(), "-c".to_owned()];
-            let mut line = config.shell.clone().unwrap_or_else(default);
-            line.push(text.clone());
-            line
+    // Each change stands for itself: ENTRYPOINT leaves a CMD alone.
+    match apply_metadata(image, &mut scope, instruction, &mut true) {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            let hint = error.hint();
+            Err(failed(
+                Diagnostic::new(Span::default(), error.to_string()).maybe_hinted(hint),
+            ))
         }
     }
-}
-
-/// Returns an absolute path without `.`, `..` and needless slashes.
-fn clean(path: &str) -> String {
-    let mut stack: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => drop(stack.pop()),
-            part => stack.push(part),
-        }
-    }
-    format!("/{}", stack.join("/"))
 }
 
 #[cfg(test)]
@@ -123,7 +56,7 @@ mod tests {
 
     #[test]
     fn changes_build_on_each_other() {
-        let mut config = RunConfig::default();
+        let mut image = ImageConfig::default();
         for change in [
             "ENV A=1 B=\"two words\"",
             "env C=$A-$B",
@@ -138,8 +71,9 @@ mod tests {
             "STOPSIGNAL SIGINT",
             "ONBUILD RUN true",
         ] {
-            apply_change(&mut config, change).unwrap();
+            apply_change(&mut image, change).unwrap();
         }
+        let config = image.config;
         assert_eq!(config.env, ["A=1", "B=two words", "C=1-two words"]);
         assert_eq!(config.cmd.unwrap(), ["/bin/sh", "-c", "echo hi"]);
         assert_eq!(config.entrypoint.unwrap(), ["/x"]);
@@ -162,7 +96,7 @@ mod tests {
             "CMD a\nCMD b",
             "CDM x",
         ] {
-            let error = apply_change(&mut RunConfig::default(), bad).unwrap_err();
+            let error = apply_change(&mut ImageConfig::default(), bad).unwrap_err();
             assert!(matches!(error, ArchiveError::Change { .. }), "{bad}");
         }
     }

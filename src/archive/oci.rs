@@ -67,6 +67,9 @@ fn check_version(archive: &Archive) -> Result<()> {
     struct Version {
         image_layout_version: String,
     }
+    if archive.find("oci-layout")?.is_none() {
+        return Ok(());
+    }
     let bytes = archive.document("oci-layout", 4096)?;
     let version: Version =
         serde_json::from_slice(&bytes).map_err(|error| malformed("oci-layout", error))?;

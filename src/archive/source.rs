@@ -98,7 +98,7 @@ impl<R: Read> Read for Tee<R> {
 
 /// Creates a file that has no name any more, and goes with its descriptor.
 fn nameless(session: &Session) -> Result<File> {
-    let path = session.file();
+    let path = session.file()?;
     let file = File::options()
         .read(true)
         .write(true)

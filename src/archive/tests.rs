@@ -29,7 +29,7 @@ impl Fixture {
         let form = store.form().clone();
         let store = store.with_form(form).unwrap();
         Fixture {
-            session: store.session().unwrap(),
+            session: store.session(),
             store,
             directory,
             reporter: Arc::new(NullReporter),

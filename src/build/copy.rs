@@ -8,9 +8,8 @@ use super::Build;
 use super::error::{Step, Trouble};
 use super::sources::{Selected, Tree};
 use super::stage::{Outcome, State};
-use super::workdir::join;
 use crate::context::ignore::IgnoreFile;
-use crate::dockerfile::{AddFiles, Chmod, Files, Instruction, SourceArg};
+use crate::dockerfile::{AddFiles, Chmod, Files, Instruction, SourceArg, join_path};
 use crate::layer::{
     Attributes, Compression, FileKind, LayerError, LayerWriter, Limits, UpperKind, View,
 };
@@ -204,7 +203,7 @@ impl Build<'_> {
             None => None,
         };
         let text = state.scope.expand(&files.destination)?;
-        let destination = join(&state.config.config.working_dir, &text);
+        let destination = join_path(&state.config.config.working_dir, &text);
         let names_directory =
             text.is_empty() || text.ends_with('/') || text == "." || text.ends_with("/.");
         // A linked layer can't know what lies below.
@@ -312,20 +311,9 @@ impl Job<'_> {
     }
 
     fn write_directory(&self, writer: &mut LayerWriter<'_>, selected: &Selected) -> Step<bool> {
-        let destination = self.destination.as_bytes();
-        let parent = destination
-            .iter()
-            .rposition(|b| *b == b'/')
-            .unwrap_or_default();
-        self.ensure_dir(writer, &destination[..parent])?;
-        let target = writer.resolve(destination, true)?;
-        if !target.is_empty() {
-            // A new directory takes the mode of the source, and is root's.
-            let mut attributes = self.attributes(selected.top())?;
-            (attributes.uid, attributes.gid) = self.owner.unwrap_or((0, 0));
-            attributes.mtime = None;
-            writer.put_dir(&target, &attributes)?;
-        }
+        // The top is the destination itself: it keeps its attributes, or gets those of a parent
+        // that is made. Only what is in the source brings its own.
+        let target = self.ensure_dir(writer, self.destination.as_bytes())?;
         let mut stable = true;
         for index in 1..selected.entries.len() {
             let path = below(&target, &selected.entries[index].path);

@@ -63,6 +63,8 @@ pub struct RunFailure {
     pub output: Vec<u8>,
     /// The file with all of its output.
     pub log: Option<PathBuf>,
+    /// What may have been the reason, and what to do.
+    pub hint: Option<String>,
 }
 
 /// Why one instruction could not be carried out; the caller knows where it stands.
@@ -106,6 +108,20 @@ impl Trouble {
         Trouble::Message { text, hint }
     }
 
+    /// Adds that an image was looked for because no stage has its name, where the name looks
+    /// like that of a stage.
+    pub(super) fn with_stage_hint(self, name: &str) -> Trouble {
+        match self {
+            Trouble::Message { text, hint } if !name.contains(['/', ':', '@', '.']) => {
+                Trouble::Message {
+                    text: format!("no stage is named {name}, and as an image: {text}"),
+                    hint,
+                }
+            }
+            other => other,
+        }
+    }
+
     /// Returns the error of the build that this is at a place of the Dockerfile.
     pub(super) fn at(self, source: &Arc<Source>, span: Span) -> BuildError {
         match self {
@@ -141,6 +157,7 @@ macro_rules! troubles {
 
 troubles!(
     crate::dockerfile::ExpandError,
+    crate::dockerfile::MetadataError,
     crate::layer::LayerError,
     crate::registry::CredentialsError,
     crate::sandbox::SandboxError,

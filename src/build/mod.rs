@@ -5,7 +5,6 @@ mod commit;
 mod copy;
 mod error;
 mod key;
-mod metadata;
 mod run;
 mod sources;
 mod stage;
@@ -218,7 +217,9 @@ impl Build<'_> {
         }
         self.end(step, StepOutcome::Done, Some(detail));
         // The references are there; that all lies on the disk is what the next boot asks for.
-        store.sync(stack.layers())?;
+        // The layers of other stages count too: the cache leads to them.
+        let stacks = done.values().map(|other| &other.stack).chain([&stack]);
+        store.sync(stacks.flat_map(Stack::layers))?;
         Ok(Built { id, config, stack })
     }
 

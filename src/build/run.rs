@@ -13,6 +13,7 @@ use super::stage::{Outcome, State};
 use super::{Build, Running};
 use crate::dockerfile::{self, Invocation, Run, Security, Source, Span};
 use crate::event::{Event, Stream};
+use crate::layer::space_hint;
 use crate::sandbox::{self, Command, SandboxError};
 
 /// How much of a step's output is kept for the report of a failure, in bytes.
@@ -140,7 +141,7 @@ impl Build<'_> {
             Err(error) => return Err(explain_exec(error, state, &args)),
         };
         (self.shop.on_step)(running.killer().map_err(SandboxError::from)?);
-        let path = self.shop.session.file();
+        let path = self.shop.session.file()?;
         let output = Mutex::new(Output {
             log: File::create(&path).map_err(SandboxError::from)?,
             path,
@@ -203,7 +204,14 @@ impl Build<'_> {
         output: Mutex<Output>,
     ) -> Trouble {
         let output = output.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let hint = self
+            .shop
+            .store
+            .is_full()
+            .then(|| space_hint(&std::io::ErrorKind::StorageFull.into()))
+            .flatten();
         Trouble::Run(Box::new(RunFailure {
+            hint,
             step: step.name.clone(),
             source: source.clone(),
             span,

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::error::{BuildError, Step, Trouble};
 use super::{Build, Running};
 use crate::dockerfile::{
-    BaseRef, Instruction, InstructionKind, Plan, Scope, Source, Span, parse_onbuild_trigger,
-    suggest,
+    BaseRef, Instruction, InstructionKind, Plan, Scope, Source, Span, apply_metadata,
+    parse_onbuild_trigger, suggest,
 };
 use crate::event::StepOutcome;
 use crate::image::{HistoryEntry, ImageConfig, Platform};
@@ -223,9 +223,13 @@ impl Build<'_> {
     ) -> Result<(), BuildError> {
         let span = instruction.span;
         if !is_step(&instruction.kind) {
-            let created_by = self
-                .metadata(state, instruction)
-                .map_err(|trouble| trouble.at(source, span))?;
+            let created_by = apply_metadata(
+                &mut state.config,
+                &mut state.scope,
+                instruction,
+                &mut state.cmd_is_own,
+            )
+            .map_err(|error| Trouble::from(error).at(source, span))?;
             let (created, _) = self
                 .recall_metadata(state, &created_by)
                 .map_err(|trouble| trouble.at(source, span))?;
@@ -320,10 +324,10 @@ impl Build<'_> {
                 let finished = done.get(index).ok_or_else(unknown)?;
                 Ok(finished.view.clone())
             }
-            BaseRef::Image(name) => {
-                let (_, stack, _) = self
-                    .base_image(name, &self.platform, step)
-                    .map_err(|trouble| self.suggest_stage(trouble, name))?;
+            BaseRef::Image(image) => {
+                let based = self.base_image(image, &self.platform, step);
+                let (_, stack, _) = based
+                    .map_err(|trouble| self.suggest_stage(trouble.with_stage_hint(image), image))?;
                 Ok(self.shop.store.view(&stack)?)
             }
         }
@@ -334,10 +338,9 @@ impl Build<'_> {
         let stages = self.file.stages.iter();
         let near = suggest::closest(name, stages.filter_map(|stage| stage.name.as_deref()));
         match (trouble, near) {
-            (Trouble::Message { text, .. }, Some(near)) => Trouble::hinted(
-                text,
-                format!("there is no stage {name:?}, so it is an image; did you mean {near:?}?"),
-            ),
+            (Trouble::Message { text, .. }, Some(near)) => {
+                Trouble::hinted(text, format!("did you mean the stage {near}?"))
+            }
             (trouble, _) => trouble,
         }
     }

@@ -6,30 +6,10 @@ use std::os::fd::AsFd;
 use super::Build;
 use super::error::{Step, Trouble};
 use super::stage::{Outcome, State};
-use crate::dockerfile::Word;
+use crate::dockerfile::{Word, join_path};
 use crate::layer::{LayerWriter, UpperKind};
 use crate::sandbox;
 use crate::store::IoContext;
-
-/// Joins a path to a directory, and drops `.` and `..`: the result is absolute.
-pub(super) fn join(directory: &str, path: &str) -> String {
-    let joined = if path.starts_with('/') {
-        path.to_owned()
-    } else {
-        format!("{directory}/{path}")
-    };
-    let mut parts: Vec<&str> = Vec::new();
-    for part in joined.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => {
-                parts.pop();
-            }
-            part => parts.push(part),
-        }
-    }
-    format!("/{}", parts.join("/"))
-}
 
 impl Build<'_> {
     pub(super) fn workdir_step(&self, state: &mut State, word: &Word) -> Step<Outcome> {
@@ -39,7 +19,7 @@ impl Build<'_> {
                 "WORKDIR needs a directory: it expands to nothing",
             ));
         }
-        let path = join(&state.config.config.working_dir, &path);
+        let path = join_path(&state.config.config.working_dir, &path);
         let created_by = format!("WORKDIR {path}");
         state.config.config.working_dir = path.clone();
         let found = state.view.resolve(path.as_bytes(), true)?;
@@ -93,19 +73,5 @@ impl Build<'_> {
             cached: false,
             created: None,
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::join;
-
-    #[test]
-    fn relative_paths_join_and_nothing_leaves_the_root() {
-        assert_eq!(join("/a", "b"), "/a/b");
-        assert_eq!(join("/a", "/b/"), "/b");
-        assert_eq!(join("", "b"), "/b");
-        assert_eq!(join("/a", "../../../c/./d"), "/c/d");
-        assert_eq!(join("/", "."), "/");
     }
 }

@@ -62,15 +62,14 @@ impl CliError {
 
     /// Writes it to standard error.
     pub(crate) fn show(&self) {
-        let text = match &self.rendered {
-            Some(text) => text.clone(),
-            None => ui::diagnostics::render_error(
+        match &self.rendered {
+            Some(text) => ui::say(text),
+            None => ui::say(&ui::diagnostics::render_error(
                 self.source.as_ref(),
                 self.hint.as_deref(),
                 ui::colour(),
-            ),
-        };
-        ui::say(&format!("{}\n", text.trim_end()));
+            )),
+        }
     }
 }
 
@@ -146,7 +145,7 @@ fn render_failure(failure: &RunFailure) -> String {
         },
         output: &failure.output,
         log: failure.log.as_deref(),
-        hint: None,
+        hint: failure.hint.as_deref(),
     };
     report.render(ui::colour())
 }

@@ -67,7 +67,7 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
             let digest = row.image.manifest.as_ref();
             let line = json!({
                 "Containers": "N/A",
-                "CreatedAt": row.image.config.created.clone().unwrap_or_default(),
+                "CreatedAt": created_at(row.image.config.created.as_deref()),
                 "CreatedSince": super::history::since(row.image.config.created.as_deref()),
                 "Digest": digest.map_or("<none>".to_owned(), ToString::to_string),
                 "ID": id(&row.image),
@@ -94,6 +94,14 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
     }
     output(&table.render())?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Returns a time in the form that docker's JSON of `images` has.
+fn created_at(created: Option<&str>) -> String {
+    created
+        .and_then(|text| text.parse::<jiff::Timestamp>().ok())
+        .map(|time| time.strftime("%Y-%m-%d %H:%M:%S +0000 UTC").to_string())
+        .unwrap_or_default()
 }
 
 fn rows_of(image: Image) -> Vec<Row> {

@@ -100,7 +100,6 @@ pub fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
-    interrupt::block();
     let root = arguments.root;
     let result = match arguments.command {
         Command::Build(arguments) => build::run(&arguments, root),
@@ -118,12 +117,11 @@ pub fn main() -> ExitCode {
         Command::Tag(arguments) => tag::run(&arguments, root),
         Command::Version(arguments) => version::run(&arguments),
     };
+    interrupt::yield_to_signal();
     match result {
         Ok(code) => code,
         Err(error) => {
-            if !interrupt::happened() {
-                error.show();
-            }
+            error.show();
             ExitCode::from(error.code())
         }
     }

@@ -4,9 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::session::Workshop;
-use super::{Result, output_line};
+use super::{CliError, Result, output_line};
 use crate::image::Reference;
-use crate::store::StoreError;
 use crate::transfer::{self, Transfer};
 use crate::ui;
 
@@ -31,8 +30,13 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
     let workshop = Workshop::enter(root)?;
     let image = workshop.store.find(&arguments.image)?;
     if workshop.store.reference(&reference)?.is_none() {
-        // An id is no name that a registry could keep it under.
-        return Err(StoreError::NoImage(arguments.image.clone()).into());
+        let id = &arguments.image;
+        return Err(CliError::message(format!(
+            "{id} is an id, not a name that a registry could keep the image under"
+        ))
+        .hinted(format!(
+            "name it first: kiln tag {id} REGISTRY/REPOSITORY:TAG"
+        )));
     }
     let client = workshop.client(arguments.insecure)?;
     let mode = if arguments.quiet {

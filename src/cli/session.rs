@@ -76,17 +76,18 @@ impl Workshop {
     /// any thread.
     pub(super) fn enter(root: Option<PathBuf>) -> Result<Workshop> {
         let root = store_root(root)?;
+        interrupt::block();
         let builder = Builder::enter()?;
         interrupt::watch();
         let store = Store::open(&root)?.with_form(form(&builder))?;
         let lease = store.lease()?;
         store.sweep()?;
-        let session = Arc::new(store.session()?);
-        let doomed = Arc::downgrade(&session);
+        let session = Arc::new(store.session());
+        let doomed = (session.clone(), store.clone());
         interrupt::on_interrupt(move || {
-            if let Some(session) = doomed.upgrade() {
-                session.abandon();
-            }
+            let (session, store) = doomed;
+            session.abandon();
+            store.empty_trash();
         });
         Ok(Workshop {
             store,

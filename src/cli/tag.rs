@@ -18,6 +18,8 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCode> {
     let store = session::open_store(root)?;
     let name = parse_tag(&arguments.name)?;
+    // What the image is made of must not be collected before it has its name.
+    let _lease = store.lease()?;
     let image = store.find(&arguments.image)?;
     store.tag(&name, &image.id, image.manifest)?;
     Ok(ExitCode::SUCCESS)

@@ -72,6 +72,9 @@ impl Rule {
 
     /// Tells whether the rule may match a path below `directory`: sure if not.
     fn may_match_below(&self, directory: &[u8]) -> bool {
+        if directory.is_empty() {
+            return true;
+        }
         let mut parts = directory.split(|b| *b == b'/');
         let mut patterns = self.cleaned.split(|b| *b == b'/');
         loop {

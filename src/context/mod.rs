@@ -64,13 +64,13 @@ impl ContextError {
             ContextError::Directory { source, .. } if source.kind() == io::ErrorKind::NotFound => {
                 Some("the last argument is the directory to build from, such as `.`".to_owned())
             }
-            ContextError::Directory { source, .. }
+            ContextError::Directory { path, source }
                 if source.kind() == io::ErrorKind::NotADirectory =>
             {
-                Some(
-                    "the last argument is a directory; a Dockerfile is named with -f FILE"
-                        .to_owned(),
-                )
+                let path = path.display();
+                Some(format!(
+                    "the last argument is a directory; a Dockerfile is named with -f: kiln build -f {path} ."
+                ))
             }
             ContextError::Dockerfile { near, .. } => Some(match near.as_slice() {
                 [] => "name it with -f FILE".to_owned(),

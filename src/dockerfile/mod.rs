@@ -17,6 +17,7 @@ mod glob;
 mod heredoc;
 mod instruction;
 mod lexer;
+mod metadata;
 mod mount;
 mod parser;
 mod plan;
@@ -36,6 +37,7 @@ pub use instruction::{
     AddFiles, ArgItem, Command, CopyFiles, Dockerfile, Files, From, Instruction, InstructionKind,
     Invocation, KeyValue, Network, OnBuild, Run, Security, SourceArg, Stage,
 };
+pub use metadata::{MetadataError, apply_metadata, join_path};
 pub use mount::{Mount, MountError, MountKind, MountSpec, Sharing};
 pub use parser::{parse, parse_onbuild_trigger};
 pub use plan::{BaseRef, Plan, PlannedStage};

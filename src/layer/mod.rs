@@ -36,7 +36,7 @@ mod writer;
 mod xattr;
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 use std::io;
 
@@ -132,6 +132,18 @@ pub enum LayerError {
     Changed(String),
 }
 
+/// Returns what to do where an error says that there is no room in the store.
+pub fn space_hint(error: &io::Error) -> Option<String> {
+    let full = match error.kind() {
+        io::ErrorKind::StorageFull => "the disk of the store is full",
+        io::ErrorKind::QuotaExceeded => "the quota of this user is used up",
+        _ => return None,
+    };
+    Some(format!(
+        "{full}: remove images with `kiln rmi`, or put the store elsewhere with --root"
+    ))
+}
+
 impl LayerError {
     /// Returns what would help, where there is something.
     pub fn hint(&self) -> Option<String> {
@@ -142,11 +154,9 @@ impl LayerError {
             LayerError::Truncated { .. } => {
                 Some("fetch or make the archive again: its end is missing".to_owned())
             }
-            LayerError::System { source, .. } => match source.raw_os_error() {
-                Some(libc::ENOSPC) => Some("free space on the file system of the store".to_owned()),
-                Some(libc::EDQUOT) => Some("the quota of this user is used up".to_owned()),
-                _ => None,
-            },
+            LayerError::System { source, .. }
+            | LayerError::Read(source)
+            | LayerError::Write(source) => space_hint(source),
             LayerError::Limit { .. } => {
                 Some("if the archive is to be trusted, raise the limit".to_owned())
             }

@@ -408,21 +408,22 @@ impl<'v> LayerWriter<'v> {
         Ok(resolved)
     }
 
-    /// Makes a directory. An existing one keeps its attributes; anything else in its place,
-    /// a symbolic link included, is an error.
+    /// Makes a directory. An existing one takes the attributes and keeps what is in it;
+    /// anything else in its place, a symbolic link included, is an error.
     pub fn put_dir(&mut self, path: &[u8], attributes: &Attributes) -> Result<(), LayerError> {
         let clean = path::clean(path);
         let (parent, name) = path::split(&clean);
         let resolved = path::join(&self.resolve(parent, true)?, name);
-        match self.step(&resolved)? {
-            Step::Directory => Ok(()),
-            Step::Link(_) | Step::Other => Err(LayerError::NotADirectory(escape(&resolved))),
-            Step::Missing => {
-                let place = self.place(&clean)?;
-                let time = DirTime::Given(attributes.mtime.unwrap_or(self.now));
-                self.make_dir(&place, attributes, time)
-            }
+        if let Step::Link(_) | Step::Other = self.step(&resolved)? {
+            return Err(LayerError::NotADirectory(escape(&resolved)));
         }
+        let place = self.place(&clean)?;
+        let time = DirTime::Given(attributes.mtime.unwrap_or(self.now));
+        if self.known.contains_key(&place) {
+            xattr::clear(self.root.as_fd(), &place)?;
+            return self.dress_dir(&place, attributes, time);
+        }
+        self.make_dir(&place, attributes, time)
     }
 
     /// Makes a directory as an archive's entry says: its attributes replace those of one that

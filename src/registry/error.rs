@@ -60,7 +60,8 @@ impl RegistryError {
     /// Returns the remedy, where there is one.
     pub fn hint(&self) -> Option<String> {
         let registry = self.registry();
-        let log_in = || format!("log in: kiln login {registry} (or docker login {registry})");
+        // What they store is what kiln reads.
+        let log_in = || format!("log in: docker login {registry}, or podman login {registry}");
         match self.reason() {
             Reason::Unauthorized {
                 with_credentials: true,
@@ -74,7 +75,8 @@ impl RegistryError {
                 log_in()
             )),
             Reason::Denied(_) => Some(format!(
-                "use an account that has the right to this repository: kiln login {registry}"
+                "use an account that has the right to this repository; {}",
+                log_in()
             )),
             Reason::TagNotFound { known, .. } if !known.is_empty() => {
                 Some(format!("tags that exist: {}", known.join(", ")))
@@ -102,7 +104,8 @@ impl RegistryError {
                 ..
             } => Some(format!("try again in {} s", delay.as_secs())),
             Reason::RateLimited { .. } => Some(format!(
-                "try again later, or log in for a higher limit: kiln login {registry}"
+                "try again later, or for a higher limit {}",
+                log_in()
             )),
             Reason::WrongDigest { .. } | Reason::WrongSize { .. } | Reason::TooLong { .. } => Some(
                 "the registry or something on the way altered the content; nothing was stored"
@@ -112,6 +115,10 @@ impl RegistryError {
                 Some("the connection is unstable; try again".to_owned())
             }
             Reason::Credentials(error) => error.hint(),
+            Reason::Manifest(ManifestError::Schema1) => Some(
+                "have it converted: push it again with a current docker, or copy it with skopeo"
+                    .to_owned(),
+            ),
             Reason::Proxy(_) => Some("check HTTP_PROXY, HTTPS_PROXY and NO_PROXY".to_owned()),
             _ => None,
         }
@@ -464,7 +471,7 @@ mod tests {
             error.to_string(),
             "r.example/a/b: manifest latest: unauthorized: 401"
         );
-        assert!(error.hint().unwrap().contains("kiln login r.example"));
+        assert!(error.hint().unwrap().contains("docker login r.example"));
     }
 
     #[test]

@@ -52,10 +52,7 @@ impl SandboxError {
             SandboxError::Layer(error) => error.hint(),
             SandboxError::User(error) => error.hint(),
             SandboxError::WorkingDirectory(_) => None,
-            SandboxError::Io(error) => match error.kind() {
-                std::io::ErrorKind::StorageFull => Some("the disk of the store is full".to_owned()),
-                _ => None,
-            },
+            SandboxError::Io(error) => crate::layer::space_hint(error),
         }
     }
 }

@@ -142,7 +142,8 @@ fn group_id(view: &View, group: &Id) -> Result<u32, UserError> {
 
 /// Finds the user that `USER` or `--user` names: `user[:group]`, each by name or number.
 /// An unknown number has gid 0; a name has its primary and supplementary groups; with an
-/// explicit group there is only that.
+/// explicit group there is only that. The group of the user is always one of the
+/// supplementary ones, else a program could leave it, and with it what files forbid the group.
 ///
 /// # Errors
 /// [`UserError::Unknown`] for a name that the image does not have.
@@ -166,25 +167,24 @@ pub fn lookup_user(view: &View, text: &str) -> Result<Identity, UserError> {
             });
         }
     };
-    let (gid, others) = match (&spec.group, account) {
-        (Some(group), _) => (group_id(view, group)?, Vec::new()),
-        (None, Some(account)) => {
-            let all = groups(view)?.into_iter();
-            let own = all.filter(|g| g.gid != account.gid && g.members.contains(&account.name));
-            (account.gid, own.map(|g| g.gid).collect())
-        }
-        (None, None) => (0, Vec::new()),
+    let gid = match (&spec.group, account) {
+        (Some(group), _) => group_id(view, group)?,
+        (None, Some(account)) => account.gid,
+        (None, None) => 0,
     };
-    // The primary group is among the supplementary ones, as after a login: a set-group-id
-    // program could drop it otherwise, and with it what is denied to that group
-    // (CVE-2022-36109).
-    let user = User {
-        uid,
-        gid,
-        groups: [vec![gid], others].concat(),
-    };
+    let mut supplementary = vec![gid];
+    if let (None, Some(account)) = (&spec.group, account) {
+        let theirs = groups(view)?
+            .into_iter()
+            .filter(|group| group.gid != account.gid && group.members.contains(&account.name));
+        supplementary.extend(theirs.map(|group| group.gid));
+    }
     Ok(Identity {
-        user,
+        user: User {
+            uid,
+            gid,
+            groups: supplementary,
+        },
         home: account
             .map(|a| a.home.clone())
             .filter(|home| !home.is_empty()),
@@ -226,4 +226,34 @@ pub fn lookup_chown(view: &View, text: &str) -> Result<Option<(u32, u32)>, UserE
         None => own_gid,
     };
     Ok(Some((uid, gid)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::lookup_user;
+    use crate::layer::View;
+    use crate::layer::testing::{TestTar, stack};
+
+    fn ids(view: &View, text: &str) -> (u32, u32, Vec<u32>) {
+        let user = lookup_user(view, text).unwrap().user;
+        (user.uid, user.gid, user.groups)
+    }
+
+    #[test]
+    fn group_of_the_user_is_among_the_supplementary_ones() {
+        let (_layers, view) = stack(vec![
+            TestTar::new()
+                .dir("etc")
+                .file("etc/passwd", "app:x:1000:1001::/home/app:/bin/sh\n")
+                .file(
+                    "etc/group",
+                    "app:x:1001:app\nextra:x:2000:other,app\nno:x:3:other\n",
+                ),
+        ]);
+        assert_eq!(ids(&view, "app"), (1000, 1001, vec![1001, 2000]));
+        assert_eq!(ids(&view, "1000"), (1000, 1001, vec![1001, 2000]));
+        assert_eq!(ids(&view, "app:extra"), (1000, 2000, vec![2000]));
+        assert_eq!(ids(&view, "4321"), (4321, 0, vec![0]));
+        assert_eq!(ids(&view, ""), (0, 0, vec![0]));
+    }
 }

@@ -64,7 +64,7 @@ impl Store {
     /// # Errors
     /// Disk full, and the like.
     pub fn new_blob(&self, session: &Session) -> Result<BlobWriter> {
-        let path = session.file();
+        let path = session.file()?;
         let file = File::create_new(&path).at("cannot create", &path)?;
         Ok(BlobWriter {
             store: self.clone(),

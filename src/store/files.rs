@@ -69,9 +69,15 @@ pub(super) fn read_bounded(path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
         other => other.at("cannot read", path)?,
     };
     let mut bytes = Vec::new();
-    file.take(limit + 1)
-        .read_to_end(&mut bytes)
-        .at("cannot read", path)?;
+    match file.take(limit + 1).read_to_end(&mut bytes) {
+        Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
+            return Err(StoreError::Damaged {
+                path: path.to_owned(),
+                reason: "it is a directory".to_owned(),
+            });
+        }
+        other => other.at("cannot read", path)?,
+    };
     if bytes.len() as u64 > limit {
         return Err(StoreError::Damaged {
             path: path.to_owned(),

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use super::layers::CompressedBlob;
-use super::{Result, Store};
+use super::{IoContext, Result, Store, StoreError};
 use crate::image::{ChainId, DiffId, Digest, ManifestKind};
 
 /// What a collection took away.
@@ -22,6 +22,14 @@ struct Live {
     blobs: BTreeSet<Digest>,
     diff_ids: BTreeSet<DiffId>,
     chain_ids: BTreeSet<ChainId>,
+}
+
+/// Returns an error that may pass; what is damaged or missing stays so.
+fn passing(error: StoreError) -> Result<()> {
+    match error {
+        StoreError::Damaged { .. } | StoreError::NoBlob(_) => Ok(()),
+        error => Err(error),
+    }
 }
 
 impl Store {
@@ -81,7 +89,42 @@ impl Store {
                 freed.blobs += 1;
             }
         }
+        self.remove_leftovers()?;
         Ok(Some(freed))
+    }
+
+    /// Removes what only a crash leaves: files that were never renamed, names that can't be
+    /// read; and the locks of single layers, which nobody can hold now.
+    fn remove_leftovers(&self) -> Result<()> {
+        for kind in [
+            "refs",
+            "images",
+            "blobs/sha256",
+            "blobs/sha512",
+            "compressed",
+            "cache",
+        ] {
+            let directory = self.dir(kind);
+            for entry in fs::read_dir(&directory).at("cannot list", &directory)? {
+                let entry = entry.at("cannot list", &directory)?;
+                let path = entry.path();
+                let unfinished = entry.file_name().as_encoded_bytes().starts_with(b".");
+                let unreadable = kind == "refs"
+                    && matches!(
+                        super::files::read_json::<super::RefRecord>(&path),
+                        Err(StoreError::Damaged { .. })
+                    );
+                if unfinished || unreadable {
+                    self.trash(&path)?;
+                }
+            }
+        }
+        for name in super::files::names(&self.dir("locks"))? {
+            if name.starts_with("pull-") {
+                super::files::remove_file(&self.dir("locks").join(name))?;
+            }
+        }
+        Ok(())
     }
 
     fn link_is_live(
@@ -112,25 +155,38 @@ impl Store {
             })
     }
 
+    /// Returns what must stay. Where an image can't be read for a reason that may pass, that
+    /// is an error: what it needs must not be taken for garbage.
     fn live(&self) -> Result<Live> {
         let mut live = Live::default();
-        for image in self.images()? {
-            live.blobs.insert(image.id.clone());
+        let refs = self.references()?;
+        for digest in refs.iter().filter_map(|r| r.manifest.clone()) {
+            match self.read_document(&digest) {
+                Ok(bytes) => {
+                    if let Ok(ManifestKind::Image(manifest)) = ManifestKind::parse(&bytes, None) {
+                        let layers = manifest.layers.into_iter().map(|l| l.digest);
+                        live.blobs.extend(layers);
+                    }
+                }
+                Err(error) => passing(error)?,
+            }
+            live.blobs.insert(digest);
+        }
+        for id in self.image_ids(&refs)? {
+            let config = match self.config(&id) {
+                Ok(config) => config,
+                Err(error) => {
+                    passing(error)?;
+                    continue;
+                }
+            };
+            live.blobs.insert(id);
             let mut below = None;
-            for diff_id in &image.config.rootfs.diff_ids {
+            for diff_id in &config.rootfs.diff_ids {
                 let chain_id = ChainId::extend(below.as_ref(), diff_id);
                 live.chain_ids.insert(chain_id.clone());
                 live.diff_ids.insert(diff_id.clone());
                 below = Some(chain_id);
-            }
-            for digest in image.refs.iter().filter_map(|r| r.manifest.clone()) {
-                if let Ok(bytes) = self.read_document(&digest)
-                    && let Ok(ManifestKind::Image(manifest)) = ManifestKind::parse(&bytes, None)
-                {
-                    live.blobs
-                        .extend(manifest.layers.into_iter().map(|l| l.digest));
-                }
-                live.blobs.insert(digest);
             }
         }
         for (_, record) in self.step_records()? {

@@ -1,9 +1,14 @@
 //! Names and images.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Result, Store, StoreError};
 use crate::image::{Digest, ImageConfig, Reference};
+
+/// The lock that names are given and taken under.
+const NAMING: &str = "refs";
 
 /// A name and its image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,8 +100,12 @@ impl Store {
     /// Gives an image a name. The image that had it before loses it.
     ///
     /// # Errors
-    /// Disk full, and the like.
+    /// [`StoreError::NoImage`] where it has been removed meanwhile; disk full, and the like.
     pub fn tag(&self, name: &Reference, image: &Digest, manifest: Option<Digest>) -> Result<()> {
+        let _naming = self.lock(NAMING)?;
+        if !self.has_blob(image) {
+            return Err(StoreError::NoImage(image.to_string()));
+        }
         let record = RefRecord {
             name: name.to_string(),
             image: image.clone(),
@@ -105,12 +114,16 @@ impl Store {
         super::files::write_json(&self.ref_path(name), &record)
     }
 
-    /// Returns what a name stands for.
+    /// Returns what a name stands for. A damaged record counts as none: to pull or to build
+    /// the image again then mends it.
     ///
     /// # Errors
-    /// The record is damaged.
+    /// The record can't be read.
     pub fn reference(&self, name: &Reference) -> Result<Option<RefRecord>> {
-        super::files::read_json(&self.ref_path(name))
+        match super::files::read_json(&self.ref_path(name)) {
+            Err(StoreError::Damaged { .. }) => Ok(None),
+            other => other,
+        }
     }
 
     /// Returns all names, sorted. Damaged records are left out.
@@ -150,10 +163,7 @@ impl Store {
     pub fn images(&self) -> Result<Vec<Image>> {
         let refs = self.references()?;
         let mut images = Vec::new();
-        for hex in super::files::names(&self.dir("images"))? {
-            let Ok(id) = format!("sha256:{hex}").parse::<Digest>() else {
-                continue;
-            };
+        for id in self.image_ids(&refs)? {
             let Ok(config) = self.config(&id) else {
                 continue;
             };
@@ -167,6 +177,15 @@ impl Store {
             });
         }
         Ok(images)
+    }
+
+    /// Returns the ids of all images: of those with a record, and of those with a name.
+    pub(super) fn image_ids(&self, refs: &[RefRecord]) -> Result<BTreeSet<Digest>> {
+        let mut ids: BTreeSet<Digest> = refs.iter().map(|r| r.image.clone()).collect();
+        for hex in super::files::names(&self.dir("images"))? {
+            ids.extend(format!("sha256:{hex}").parse::<Digest>());
+        }
+        Ok(ids)
     }
 
     fn image_size(&self, id: &Digest) -> u64 {
@@ -239,6 +258,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::NoImage`], [`StoreError::SeveralNames`].
     pub fn remove_image(&self, name: &str, force: bool) -> Result<Removed> {
+        let _naming = self.lock(NAMING)?;
         let image = self.find(name)?;
         let by_name = name.parse::<Reference>().ok();
         let by_name = by_name.filter(|r| matches!(self.reference(r), Ok(Some(_))));

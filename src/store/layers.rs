@@ -74,6 +74,17 @@ impl Stack {
     }
 }
 
+/// The lock that trees are published and taken away under.
+const PUBLISHING: &str = "layers";
+
+/// What the links of a layer lead to.
+#[derive(Default)]
+struct Found {
+    whole: Option<Arc<Layer>>,
+    /// Links and directories of trees that don't count.
+    damaged: Vec<(PathBuf, PathBuf)>,
+}
+
 fn boot_id() -> &'static str {
     static BOOT_ID: OnceLock<String> = OnceLock::new();
     BOOT_ID.get_or_init(|| {
@@ -100,6 +111,28 @@ impl Store {
     /// # Errors
     /// A file can't be read.
     pub fn layer(&self, below: Option<&ChainId>, diff_id: &DiffId) -> Result<Option<Arc<Layer>>> {
+        let found = self.find_layer(below, diff_id);
+        if found.damaged.is_empty() {
+            return Ok(found.whole);
+        }
+        // Another process may be making it anew just now.
+        let _publishing = self.lock(PUBLISHING)?;
+        self.whole_layer(below, diff_id)
+    }
+
+    /// As [`Store::layer`]; the caller holds the lock.
+    fn whole_layer(&self, below: Option<&ChainId>, diff_id: &DiffId) -> Result<Option<Arc<Layer>>> {
+        let found = self.find_layer(below, diff_id);
+        for (link, directory) in found.damaged {
+            // Out of the way, to be made anew.
+            super::files::remove_file(&link)?;
+            self.trash(&directory)?;
+        }
+        Ok(found.whole)
+    }
+
+    fn find_layer(&self, below: Option<&ChainId>, diff_id: &DiffId) -> Found {
+        let mut found = Found::default();
         for self_contained in [true, false] {
             let link = self.link(below, diff_id, self_contained);
             let Ok(target) = fs::read_link(&link) else {
@@ -112,17 +145,17 @@ impl Store {
                 super::files::read_json::<LayerFile>(&directory.join("layer.json"))
                 && file.meta.diff_id == *diff_id
                 && (file.boot_id == boot_id() || directory.join("synced").exists())
+                && directory.join("fs").is_dir()
             {
-                return Ok(Some(Arc::new(Layer {
+                found.whole = Some(Arc::new(Layer {
                     directory,
                     meta: file.meta,
-                })));
+                }));
+                break;
             }
-            // Not whole: out of the way, to be made anew.
-            super::files::remove_file(&link)?;
-            self.trash(&directory)?;
+            found.damaged.push((link, directory));
         }
-        Ok(None)
+        found
     }
 
     /// Returns the bytes of a layer's files, whatever form its tree has here; nothing where
@@ -168,8 +201,8 @@ impl Store {
         staged: &Path,
         meta: LayerMeta,
     ) -> Result<Arc<Layer>> {
-        let _publishing = self.lock("layers")?;
-        if let Some(layer) = self.layer(below, &meta.diff_id)? {
+        let _publishing = self.lock(PUBLISHING)?;
+        if let Some(layer) = self.whole_layer(below, &meta.diff_id)? {
             self.trash(staged)?;
             return Ok(layer);
         }

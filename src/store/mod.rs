@@ -38,6 +38,12 @@ pub use session::{Lock, Session};
 use crate::image::{Digest, ReferenceError};
 use crate::layer::Ownership;
 
+/// A store with less room than this counts as full, in bytes.
+const SCARCE_BYTES: u64 = 1 << 20;
+
+/// Likewise, in files.
+const SCARCE_FILES: u64 = 16;
+
 /// What can go wrong in the store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -89,18 +95,15 @@ impl StoreError {
     pub fn hint(&self) -> Option<String> {
         match self {
             StoreError::Io { source, .. } => match source.kind() {
-                io::ErrorKind::StorageFull => Some(
-                    "the disk is full: remove images with `kiln rmi`, or put the store elsewhere with --root"
+                io::ErrorKind::PermissionDenied => Some(
+                    "the store belongs to another user? choose one with --root or KILN_ROOT"
                         .to_owned(),
                 ),
-                io::ErrorKind::PermissionDenied => Some(
-                    "the store belongs to another user? choose one with --root or KILN_ROOT".to_owned(),
-                ),
-                _ => None,
+                _ => crate::layer::space_hint(source),
             },
-            StoreError::NoImage(name) => {
-                Some(format!("`kiln images` lists what there is; `kiln pull {name}` fetches it"))
-            }
+            StoreError::NoImage(name) => Some(format!(
+                "`kiln images` lists what there is; `kiln pull {name}` fetches it"
+            )),
             StoreError::Damaged { .. } | StoreError::NoBlob(_) => {
                 Some("pull or build the image again".to_owned())
             }
@@ -208,6 +211,15 @@ impl Store {
     /// Returns how trees are stored here.
     pub fn form(&self) -> &Form {
         &self.form
+    }
+
+    /// Tells whether there is hardly any room left for bytes or files.
+    pub fn is_full(&self) -> bool {
+        nix::sys::statvfs::statvfs(&self.root).is_ok_and(|fs| {
+            // A file system that does not count files says 0 of 0.
+            let no_files = fs.files() > 0 && fs.files_available() < SCARCE_FILES;
+            fs.blocks_available() * fs.fragment_size() < SCARCE_BYTES || no_files
+        })
     }
 
     fn dir(&self, name: &str) -> PathBuf {

@@ -2,7 +2,9 @@
 //! has ended.
 
 use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use nix::fcntl::{Flock, FlockArg};
 
@@ -12,43 +14,67 @@ use super::{IoContext, Result, Store};
 /// A lock on a file of its own below `locks/`. Released when dropped, or when the process ends.
 pub struct Lock(#[allow(dead_code, reason = "held for its drop")] Flock<File>);
 
-/// The work of one process below `tmp/`. Its lock tells others that the process lives.
+/// The work of one process below `tmp/`. It has a directory once something is put there, so
+/// that what only removes works on a full disk too.
 pub struct Session {
-    directory: PathBuf,
-    trash: PathBuf,
-    _lock: Flock<File>,
+    store: Store,
+    place: Mutex<Place>,
+}
+
+/// Where a session's work is.
+enum Place {
+    /// Nothing was asked for yet.
+    None,
+    /// In a directory whose lock tells others that the process lives.
+    Directory { path: PathBuf, _lock: Flock<File> },
+    /// It was taken away: what goes on in this process must leave nothing behind.
+    Abandoned,
 }
 
 impl Session {
     /// Creates a new empty directory that goes with the session.
     ///
     /// # Errors
-    /// Disk full, and the like.
+    /// Disk full, and the like; the session was abandoned.
     pub fn directory(&self) -> Result<PathBuf> {
-        let path = self.directory.join(unique_name());
+        let path = self.file()?;
         fs::create_dir(&path).at("cannot create", &path)?;
         Ok(path)
     }
 
     /// Returns a path for a new file that goes with the session.
-    pub fn file(&self) -> PathBuf {
-        self.directory.join(unique_name())
+    ///
+    /// # Errors
+    /// As for [`Session::directory`].
+    pub fn file(&self) -> Result<PathBuf> {
+        let mut place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
+        if matches!(*place, Place::None) {
+            *place = self.store.session_place()?;
+        }
+        match &*place {
+            Place::Directory { path, .. } => Ok(path.join(unique_name())),
+            _ => Err(io::Error::from(io::ErrorKind::Interrupted))
+                .at("cannot create", &self.store.dir("tmp")),
+        }
     }
 
     /// Sets a directory aside, to be removed later.
     pub fn discard(&self, path: &Path) {
         // Where it can't be moved, it goes with the session.
-        let _ = fs::rename(path, self.trash.join(unique_name()));
+        let _ = self.store.trash(path);
     }
-}
 
-impl Session {
-    /// Takes away all that the session has, while the process is being ended.
+    /// Moves all that the session has to the trash, for good: also where a signal ends the
+    /// process while other threads are at work.
     pub fn abandon(&self) {
-        let target = self.trash.join(unique_name());
-        if fs::rename(&self.directory, &target).is_ok() {
-            let _ = fs::remove_dir_all(&target);
+        let mut place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Place::Directory { path, .. } = &*place {
+            let target = self.store.dir("trash").join(unique_name());
+            if fs::rename(path, &target).is_err() {
+                let _ = fs::remove_dir_all(path);
+            }
         }
+        *place = Place::Abandoned;
     }
 }
 
@@ -110,21 +136,23 @@ impl Store {
     }
 
     /// Starts a session.
-    ///
-    /// # Errors
-    /// Disk full, and the like.
-    pub fn session(&self) -> Result<Session> {
+    pub fn session(&self) -> Session {
+        Session {
+            store: self.clone(),
+            place: Mutex::new(Place::None),
+        }
+    }
+
+    fn session_place(&self) -> Result<Place> {
         // Shared with other sessions that start, not with a sweep: it must not see the
         // directory before its lock is taken.
         let _starting = self.lock_shared("tmp")?;
-        let directory = self.dir("tmp").join(unique_name());
-        fs::create_dir(&directory).at("cannot create", &directory)?;
-        let lock = flock(&directory.join("lock"), FlockArg::LockExclusive)?;
-        Ok(Session {
-            directory,
-            trash: self.dir("trash"),
-            _lock: lock,
-        })
+        let path = self.dir("tmp").join(unique_name());
+        fs::create_dir(&path).at("cannot create", &path)?;
+        let lock = flock(&path.join("lock"), FlockArg::LockExclusive).inspect_err(|_| {
+            let _ = fs::remove_dir_all(&path);
+        })?;
+        Ok(Place::Directory { path, _lock: lock })
     }
 
     /// Moves what ended processes have left below `tmp/` to the trash.
@@ -133,21 +161,20 @@ impl Store {
     /// The directory can't be read.
     pub fn sweep(&self) -> Result<()> {
         let tmp = self.dir("tmp");
-        let sessions = super::files::names(&tmp)?;
-        if sessions.is_empty() {
+        if super::files::names(&tmp)?.is_empty() {
             return Ok(());
         }
+        // From here on no session starts: what has no lock now belongs to no one.
         let _alone = self.lock("tmp")?;
-        for name in sessions {
-            let directory = tmp.join(&name);
-            let Ok(file) = File::options().write(true).open(directory.join("lock")) else {
-                // It ended between making the directory and the lock; or it is gone already.
-                let _ = fs::remove_dir(&directory);
-                continue;
-            };
-            if Flock::lock(file, FlockArg::LockExclusiveNonblock).is_ok() {
-                let target = self.dir("trash").join(unique_name());
-                fs::rename(&directory, &target).at("cannot move to the trash", &directory)?;
+        for name in super::files::names(&tmp)? {
+            let path = tmp.join(&name);
+            let lives = File::options()
+                .write(true)
+                .open(path.join("lock"))
+                .is_ok_and(|file| Flock::lock(file, FlockArg::LockExclusiveNonblock).is_err());
+            if !lives {
+                // Its process may be taking it away itself, which is as good.
+                self.trash(&path)?;
             }
         }
         Ok(())
@@ -172,7 +199,7 @@ impl Store {
     /// Moves a file or directory of the store to the trash.
     pub(super) fn trash(&self, path: &Path) -> Result<()> {
         match fs::rename(path, self.dir("trash").join(unique_name())) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(error).at("cannot move to the trash", path)
             }
             _ => Ok(()),

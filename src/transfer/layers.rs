@@ -155,13 +155,10 @@ fn fetch(
     // Another process may be bringing the same layer: one of the two waits, and then reads
     // the other's blob.
     let _one = transfer.store.lock(&format!("pull-{}", diff_id.0.hex()))?;
-    let digest = descriptor.digest.clone();
-    let read_error = |source| TransferError::Read {
-        digest: digest.clone(),
-        source,
-    };
+    let digest = &descriptor.digest;
+    let read_error = |source| TransferError::read(digest, source);
     let known = transfer.store.compressed(diff_id);
-    if let Some(blob) = known.iter().find(|b| b.descriptor.digest == digest) {
+    if let Some(blob) = known.iter().find(|b| b.descriptor.digest == *digest) {
         let reported = transfer.begin(digest.short(), Verb::Extract, Some(descriptor.size));
         let file = transfer.store.open_blob(&blob.descriptor.digest)?;
         let extracted = extract(
@@ -214,14 +211,8 @@ fn extract(
     lower: &View,
 ) -> Result<(PathBuf, Applied), TransferError> {
     let digest = &descriptor.digest;
-    let layer_error = |source| TransferError::Layer {
-        digest: digest.clone(),
-        source,
-    };
-    let read_error = |source| TransferError::Read {
-        digest: digest.clone(),
-        source,
-    };
+    let layer_error = |source| TransferError::layer(digest, source);
+    let read_error = |source| TransferError::read(digest, source);
     let staged = transfer.session.directory()?;
     let fs = staged.join("fs");
     let io_error = |source| crate::store::StoreError::Io {

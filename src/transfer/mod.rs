@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::event::{Event, Reporter, StepId, TransferId, TransferOutcome, Verb};
 use crate::image::{Digest, Platform, Reference};
-use crate::layer::LayerError;
+use crate::layer::{LayerError, space_hint};
 use crate::registry::RegistryError;
 use crate::store::{Session, Store, StoreError};
 
@@ -59,7 +59,7 @@ pub enum TransferError {
     #[error("the image's config is unusable: {0}")]
     Config(String),
     /// The image is for another platform.
-    #[error("{reference} is an image for {found}, and {wanted} is wanted")]
+    #[error("{reference} is an image for {found}, not for {wanted}")]
     Platform {
         /// The image.
         reference: Box<Reference>,
@@ -71,15 +71,40 @@ pub enum TransferError {
 }
 
 impl TransferError {
+    /// Returns the error of a layer's stream. What the registry did wrong passes through it as
+    /// a failed read, and comes out as itself.
+    pub(crate) fn layer(digest: &Digest, source: LayerError) -> TransferError {
+        let source = match source {
+            LayerError::Read(error) => match error.downcast::<RegistryError>() {
+                Ok(error) => return TransferError::Registry(error),
+                Err(error) => LayerError::Read(error),
+            },
+            other => other,
+        };
+        TransferError::Layer {
+            digest: digest.clone(),
+            source,
+        }
+    }
+
+    /// As [`TransferError::layer`], for a plain read.
+    pub(crate) fn read(digest: &Digest, error: std::io::Error) -> TransferError {
+        match error.downcast::<RegistryError>() {
+            Ok(error) => TransferError::Registry(error),
+            Err(source) => TransferError::Read {
+                digest: digest.clone(),
+                source,
+            },
+        }
+    }
+
     /// Returns what a person can do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
             TransferError::Registry(error) => error.hint(),
             TransferError::Store(error) => error.hint(),
             TransferError::Layer { source, .. } => source.hint(),
-            TransferError::Read { source, .. } => {
-                RegistryError::in_io_error(source).and_then(RegistryError::hint)
-            }
+            TransferError::Read { source, .. } => space_hint(source),
             TransferError::WrongDiffId { .. } | TransferError::Config(_) => Some(
                 "the image is damaged or was tampered with where it comes from; nothing of it was kept"
                     .to_owned(),

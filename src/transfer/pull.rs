@@ -75,7 +75,7 @@ pub fn pull(
             client
                 .blob(reference, &manifest.config)?
                 .read_to_end(&mut bytes)
-                .map_err(|source| TransferError::Read { digest, source })?;
+                .map_err(|error| TransferError::read(&digest, error))?;
             bytes
         }
     };

@@ -163,14 +163,14 @@ fn compare_nodes(differences: &mut Vec<Difference>, path: &str, l: &Node, r: &No
     push_unless_equal(differences, path, "device", l.device, r.device, |device| {
         format!("{device:?}")
     });
-    push_unless_equal(
-        differences,
-        path,
-        "content",
-        &l.sha256,
-        &r.sha256,
-        |digest| digest.clone(),
-    );
+    if l.sha256 != r.sha256 {
+        differences.push(Difference {
+            subject: path.to_owned(),
+            aspect: "content".to_owned(),
+            left: show_content(l),
+            right: show_content(r),
+        });
+    }
     let names: BTreeSet<_> = l.xattrs.keys().chain(r.xattrs.keys()).collect();
     for name in names {
         let aspect = format!("xattr {}", String::from_utf8_lossy(name));
@@ -186,6 +186,14 @@ fn compare_nodes(differences: &mut Vec<Difference>, path: &str, l: &Node, r: &No
                 })
             },
         );
+    }
+}
+
+/// Shows a short text as it is, all else by its digest.
+fn show_content(node: &Node) -> String {
+    match node.content.as_deref().map(std::str::from_utf8) {
+        Some(Ok(text)) if text.len() <= 200 => format!("{text:?}"),
+        _ => node.sha256.clone(),
     }
 }
 

@@ -29,16 +29,20 @@ pub struct Image {
 }
 
 impl Image {
-    /// Reads the only image of an OCI layout: a directory, or a tar of one.
+    /// Reads the only image of an OCI layout: a directory, or a tar of one; or of a directory as
+    /// skopeo's `dir:` writes it.
     pub fn open(path: &Path) -> Self {
         let blobs = Blobs::open(path);
-        let index = blobs.json("index.json");
-        let mut descriptor = only_manifest(&index).clone();
-        let mut manifest = blobs.verified_json(&descriptor);
-        if manifest.get("manifests").is_some() {
-            descriptor = only_manifest(&manifest).clone();
-            manifest = blobs.verified_json(&descriptor);
-        }
+        let manifest = if let Blobs::Flat(_) = blobs {
+            blobs.json("manifest.json")
+        } else {
+            let index = blobs.json("index.json");
+            let mut manifest = blobs.verified_json(only_manifest(&index));
+            if manifest.get("manifests").is_some() {
+                manifest = blobs.verified_json(only_manifest(&manifest));
+            }
+            manifest
+        };
         let config = blobs.verified_json(&manifest["config"]);
         let id = manifest["config"]["digest"].as_str().unwrap().to_owned();
 
@@ -101,16 +105,22 @@ fn decompress(media_type: &str, blob: Vec<u8>) -> Vec<u8> {
     tar
 }
 
-/// The files of an OCI layout.
+/// The files of an OCI layout, or of its like.
 enum Blobs {
     Directory(PathBuf),
+    /// All in one directory, named by their digests.
+    Flat(PathBuf),
     Archive(BTreeMap<String, Vec<u8>>),
 }
 
 impl Blobs {
     fn open(path: &Path) -> Self {
         if path.is_dir() {
-            return Self::Directory(path.to_owned());
+            return if path.join("index.json").exists() {
+                Self::Directory(path.to_owned())
+            } else {
+                Self::Flat(path.to_owned())
+            };
         }
         let mut files = BTreeMap::new();
         for entry in tar::Archive::new(File::open(path).unwrap())
@@ -128,7 +138,7 @@ impl Blobs {
 
     fn read(&self, name: &str) -> Vec<u8> {
         match self {
-            Self::Directory(path) => {
+            Self::Directory(path) | Self::Flat(path) => {
                 fs::read(path.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
             }
             Self::Archive(files) => files
@@ -145,7 +155,10 @@ impl Blobs {
     fn verified(&self, descriptor: &Value) -> Vec<u8> {
         let digest = descriptor["digest"].as_str().unwrap();
         let hex = digest.strip_prefix("sha256:").unwrap();
-        let blob = self.read(&format!("blobs/sha256/{hex}"));
+        let blob = match self {
+            Self::Flat(_) => self.read(hex),
+            _ => self.read(&format!("blobs/sha256/{hex}")),
+        };
         assert_eq!(sha256(&blob), hex, "digest of a blob");
         assert_eq!(
             Some(blob.len() as u64),

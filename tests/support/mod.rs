@@ -16,6 +16,8 @@
 //!   output when they are wrong.
 //! - [`Registry::shared`] is one `docker-registry` per test process, with the base images that
 //!   `ci/bases` made (it runs that on first use). [`Registry::start`] gives a test its own.
+//! - [`FaultyRegistry`] is a registry in memory that logs what it is asked and can be told to lie.
+//!   Its images have the same digests in every run: [`settled`] output is compared with literals.
 //! - [`Buildah`] builds the same Dockerfile as an oracle, and [`compare`] compares two images; each
 //!   difference that is ignored has a name and a reason.
 //! - What the machine lacks is said aloud: [`require!`] prints `SKIPPED: <why>`, and fails where
@@ -29,20 +31,28 @@
 
 mod buildah;
 mod compare;
+mod faulty_registry;
 mod image;
+mod kills;
 mod kiln;
 mod layer_tar;
 mod registry;
 mod sandbox;
+mod snapshot;
 mod subprocess;
 mod tree;
 
 pub use buildah::Buildah;
 pub use compare::{Difference, Ignore, compare, compare_configs, compare_trees};
+pub use faulty_registry::{Fault, FaultyRegistry, Published, host_architecture, tar_of};
 pub use image::Image;
+pub use kills::{
+    Victim, assert_no_process_with, assert_swept, names_in, processes_with, unique_marker,
+};
 pub use kiln::Kiln;
 pub use registry::{Bases, Registry};
 pub use sandbox::Sandbox;
+pub use snapshot::{settled, sorted};
 pub use subprocess::{Output, run};
 pub use tree::{Kind, Node, Tree};
 

@@ -63,16 +63,26 @@ impl Registry {
         REGISTRY.get_or_init(|| {
             let parent = Path::new(env!("CARGO_TARGET_TMPDIR"));
             sweep(parent);
-            Self::start_in(Sandbox::named_by_process("registry"))
+            Self::start_in(Sandbox::named_by_process("registry"), "")
         })
     }
 
     /// Starts a registry with the base images that a test may change and stop.
     pub fn start() -> Self {
-        Self::start_in(Sandbox::on_disk())
+        Self::start_in(Sandbox::on_disk(), "")
     }
 
-    fn start_in(sandbox: Sandbox) -> Self {
+    /// Starts a registry of a test that asks for a user, given as a line of an htpasswd file
+    /// (with bcrypt, which is all that docker-registry takes).
+    pub fn start_with_user(htpasswd: &str) -> Self {
+        let sandbox = Sandbox::on_disk();
+        let path = sandbox.join("htpasswd");
+        fs::write(&path, htpasswd).unwrap();
+        let auth = format!("auth: {{htpasswd: {{realm: tests, path: {path:?}}}}}\n");
+        Self::start_in(sandbox, &auth)
+    }
+
+    fn start_in(sandbox: Sandbox, settings: &str) -> Self {
         let storage = sandbox.join("storage");
         copy_storage(&Bases::shared().directory.join("registry"), &storage);
         let config = sandbox.join("registry.yml");
@@ -82,7 +92,7 @@ impl Registry {
              log: {{level: info, accesslog: {{disabled: true}}}}\n\
              storage:\n  filesystem: {{rootdirectory: {storage:?}}}\n  delete: {{enabled: true}}\n  \
              maintenance: {{uploadpurging: {{enabled: false}}}}\n\
-             http: {{addr: '127.0.0.1:0', secret: loopback}}\n"
+             http: {{addr: '127.0.0.1:0', secret: loopback}}\n{settings}"
         );
         fs::write(&config, text).unwrap();
         let log = sandbox.join("registry.log");

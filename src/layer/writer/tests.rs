@@ -79,6 +79,24 @@ fn directory_that_exists_is_not_written() {
 }
 
 #[test]
+fn directory_put_on_an_existing_one_brings_its_attributes_and_keeps_what_is_in_it() {
+    let (_below, lower) = stack(vec![tar().dir("srv").dir("srv/app").file("srv/app/x", "1")]);
+    let (_layer, view, _) = written(&lower, |writer| {
+        for mode in [0o700, 0o1711] {
+            let attributes = Attributes {
+                uid: 7,
+                ..plain(mode)
+            };
+            writer.put_dir(b"srv/app", &attributes).unwrap();
+        }
+    });
+    let app = stat(&view, "srv/app");
+    assert_eq!((app.mode, app.uid, app.mtime), (0o1711, 7, OLD));
+    assert_eq!(stat(&view, "srv").mode, 0o755);
+    assert_eq!(content(&view, "srv/app/x").unwrap(), "1");
+}
+
+#[test]
 fn only_the_parent_of_a_new_entry_gets_a_new_time() {
     let (_below, lower) = stack(vec![tar().dir("a").dir("a/b").file("a/b/x", "1")]);
     let (_layer, view, _) = written(&lower, |writer| {

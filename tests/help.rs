@@ -1,0 +1,104 @@
+//! What `--help` says, and what a wrong command line gets.
+
+mod support;
+
+use std::process::Command;
+use std::time::Duration;
+
+use support::Kiln;
+
+#[test]
+fn help_lists_the_commands_and_exit_codes() {
+    let kiln = Kiln::new();
+    let mut help = kiln.command(["--help"]);
+    help.env("COLUMNS", "100");
+    let output = support::run(&mut help, Duration::from_secs(10)).ok();
+    assert_eq!(
+        output.stdout(),
+        "\
+Build container images from Dockerfiles, without root and without a daemon
+
+Usage: kiln [OPTIONS] <COMMAND>
+
+Commands:
+  build    Build an image from a Dockerfile
+  doctor   Say what this machine allows, and what would help
+  history  Show the history of an image
+  images   List images
+  import   Make an image from a tar of a root file system
+  inspect  Show images as JSON
+  load     Load images from an archive or a layout
+  pull     Download an image from a registry
+  push     Upload an image to a registry
+  rmi      Remove images
+  run      Run a command in an image
+  save     Save images to an archive or a layout
+  tag      Give an image another name
+  version  Show the version
+
+Options:
+      --root <DIR>  The directory of images, layers and the build cache [default:
+                    $XDG_DATA_HOME/kiln, else ~/.local/share/kiln] [env: KILN_ROOT]
+  -h, --help        Print help
+  -V, --version     Print version
+
+Exit codes:
+  0    it worked
+  1    it failed: the message says what, where, and what to do
+  2    the command line is wrong
+  125  `run`: kiln itself failed      126  the command can't be executed
+  127  the command is not in the image
+  130  interrupted (143: by SIGTERM)
+  N    `run` otherwise ends with the exit code of the command; `build` with 1
+"
+    );
+    assert_eq!(output.stderr(), "");
+}
+
+#[test]
+fn every_command_says_what_it_takes_with_the_global_options_last() {
+    let kiln = Kiln::new();
+    for command in [
+        "build", "doctor", "history", "images", "import", "inspect", "load", "pull", "push", "rmi",
+        "run", "save", "tag", "version",
+    ] {
+        let text = kiln.run([command, "--help"]).ok().stdout();
+        assert!(
+            text.contains(&format!("\nUsage: kiln {command} ")),
+            "{text}"
+        );
+        let root = text.find("--root <DIR>").unwrap();
+        assert!(!text[root..].contains("\n  -q"), "{text}");
+        assert!(!text[root..].contains("\n      --progress"), "{text}");
+        let widest = text.lines().map(|line| line.chars().count()).max().unwrap();
+        assert!(widest <= 100, "a line of {widest} columns\n{text}");
+    }
+}
+
+#[test]
+fn wrong_command_lines_end_with_2_and_say_what_is_meant() {
+    let kiln = Kiln::new();
+    let run = |arguments: &[&str]| {
+        let output = kiln.run(arguments).fails();
+        assert_eq!((output.code(), output.stdout()), (Some(2), String::new()));
+        output.stderr()
+    };
+    // Nothing at all, which is no mistake to be scolded for, gets the help.
+    let mut bare = Command::new(env!("CARGO_BIN_EXE_kiln"));
+    let output = support::run(bare.env_clear(), Duration::from_secs(10)).fails();
+    assert_eq!(output.code(), Some(2));
+    assert!(
+        output
+            .stderr()
+            .starts_with("Build container images from Dockerfiles"),
+        "{output}"
+    );
+    assert!(run(&["biuld"]).contains("similar subcommand exists: 'build'"));
+    assert!(run(&["build", "--tagg", "x", "."]).contains("similar argument exists: '--tag'"));
+    assert!(run(&["pull"]).contains("<IMAGE>"));
+    assert!(
+        run(&["build", "--progress", "fancy", "."])
+            .contains("possible values: auto, plain, tty, quiet")
+    );
+    assert!(!kiln.store().exists());
+}

@@ -1,0 +1,179 @@
+//! Several kiln processes on one store at once.
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::thread;
+use std::time::Duration;
+
+use support::{Kiln, Output, Registry, assert_swept, names_in};
+
+/// Where steps meet: each connects, and none goes on before it is told to.
+struct Meeting(TcpListener);
+
+impl Meeting {
+    fn new() -> Self {
+        Self(TcpListener::bind("127.0.0.1:0").unwrap())
+    }
+
+    /// Returns the command with which a step comes here and waits.
+    fn command(&self) -> String {
+        let port = self.0.local_addr().unwrap().port();
+        format!("test \"$(nc 127.0.0.1 {port} </dev/null)\" = go")
+    }
+
+    /// Waits until so many steps are here.
+    fn wait_for(&self, count: usize) -> Vec<TcpStream> {
+        (0..count).map(|_| self.0.accept().unwrap().0).collect()
+    }
+}
+
+fn let_go(steps: Vec<TcpStream>) {
+    for mut step in steps {
+        step.write_all(b"go\n").unwrap();
+        // It reads to the end, so that it must come.
+        step.shutdown(std::net::Shutdown::Write).unwrap();
+        let _ = step.read(&mut [0]);
+    }
+}
+
+/// Builds a Dockerfile from a directory of its own.
+fn build(kiln: &Kiln, name: &str, dockerfile: &str) -> Output {
+    let context = kiln
+        .sandbox()
+        .directory(&format!("context-{name}"), &[("Dockerfile", dockerfile)]);
+    let head = ["build", "--progress", "plain", "-t", name];
+    kiln.run(head.into_iter().chain([context.to_str().unwrap()]))
+}
+
+fn cat(kiln: &Kiln, image: &str, file: &str) -> String {
+    kiln.run(["run", image, "cat", file]).ok().stdout()
+}
+
+#[test]
+fn two_builds_overlap_in_time_and_both_are_right() {
+    let (kiln, base, meeting) = (Kiln::new(), Registry::shared().busybox(), Meeting::new());
+    let come = meeting.command();
+    thread::scope(|scope| {
+        for name in ["one", "two"] {
+            let dockerfile =
+                format!("FROM {base}\nRUN {come} && echo {name} > /who\nRUN cat /who > /again\n");
+            let kiln = &kiln;
+            scope.spawn(move || build(kiln, name, &dockerfile).ok());
+        }
+        // Each is in the middle of its step when the other one is.
+        let_go(meeting.wait_for(2));
+    });
+    for name in ["one", "two"] {
+        assert_eq!(cat(&kiln, name, "/again"), format!("{name}\n"));
+    }
+    assert_swept(&kiln);
+}
+
+#[test]
+fn same_build_twice_at_once_gives_one_that_works() {
+    let (kiln, base, meeting) = (Kiln::new(), Registry::shared().busybox(), Meeting::new());
+    let dockerfile = format!("FROM {base}\nRUN {}; echo x > /file\n", meeting.command());
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| build(&kiln, "same", &dockerfile).ok());
+        }
+        let_go(meeting.wait_for(2));
+    });
+    assert_eq!(cat(&kiln, "same", "/file"), "x\n");
+    let again = build(&kiln, "same", &dockerfile).ok();
+    assert!(again.stderr().contains("CACHED"), "{again}");
+    assert_swept(&kiln);
+}
+
+#[test]
+fn four_pulls_of_one_image_store_it_once() {
+    let (kiln, base) = (Kiln::new(), Registry::shared().busybox());
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| kiln.run(["pull", &base]).ok());
+        }
+    });
+    assert_eq!(names_in(&kiln, "layers").len(), 1);
+    // A manifest, a config and a layer.
+    assert_eq!(names_in(&kiln, "blobs/sha256").len(), 3);
+    assert_eq!(kiln.run(["run", &base, "echo", "hi"]).ok().stdout(), "hi\n");
+    assert_swept(&kiln);
+}
+
+#[test]
+fn removing_the_base_of_a_running_build_does_not_break_it() {
+    let (kiln, base, meeting) = (Kiln::new(), Registry::shared().busybox(), Meeting::new());
+    let dockerfile = format!(
+        "FROM {base}\nRUN {}\nRUN ls /bin/sh > /still\nWORKDIR /new\n",
+        meeting.command()
+    );
+    thread::scope(|scope| {
+        scope.spawn(|| build(&kiln, "late", &dockerfile).ok());
+        let steps = meeting.wait_for(1);
+        kiln.run(["rmi", "-f", &base]).ok();
+        let images = kiln.run(["images", "-q"]).ok();
+        assert_eq!(images.stdout(), "");
+        let_go(steps);
+    });
+    assert_eq!(cat(&kiln, "late", "/still"), "/bin/sh\n");
+    assert_swept(&kiln);
+}
+
+#[test]
+fn names_and_lists_while_builds_run() {
+    let (kiln, base, meeting) = (Kiln::new(), Registry::shared().busybox(), Meeting::new());
+    build(
+        &kiln,
+        "before",
+        &format!("FROM {base}\nRUN echo 1 > /file\n"),
+    )
+    .ok();
+    let dockerfile = format!("FROM {base}\nRUN {}\n", meeting.command());
+    thread::scope(|scope| {
+        scope.spawn(|| build(&kiln, "running", &dockerfile).ok());
+        let steps = meeting.wait_for(1);
+        for count in 0..5 {
+            let name = format!("before:{count}");
+            kiln.run(["tag", "before", &name]).ok();
+            let images = kiln.run(["images", "--format", "json"]).ok().stdout();
+            assert!(images.contains(&format!("\"Tag\":\"{count}\"")), "{images}");
+            kiln.run(["history", &name]).ok();
+            kiln.run(["rmi", &name]).ok();
+        }
+        let_go(steps);
+    });
+    assert_eq!(cat(&kiln, "before", "/file"), "1\n");
+    let images = kiln.run(["images"]).ok().stdout();
+    assert!(images.contains("running"), "{images}");
+}
+
+#[test]
+fn image_that_is_tagged_while_it_is_removed_is_there_or_gone_but_never_broken() {
+    let (kiln, base) = (Kiln::new(), Registry::shared().busybox());
+    for round in 0..6 {
+        let (first, second) = ("first", format!("second:{round}"));
+        build(
+            &kiln,
+            first,
+            &format!("FROM {base}\nRUN echo {round} > /file\n"),
+        )
+        .ok();
+        let tagged = thread::scope(|scope| {
+            let removal = scope.spawn(|| {
+                thread::sleep(Duration::from_millis(5));
+                kiln.run(["rmi", first]).ok()
+            });
+            thread::sleep(Duration::from_millis(round * 3));
+            let tagged = kiln.run(["tag", first, &second]).code();
+            removal.join().unwrap();
+            tagged == Some(0)
+        });
+        let images = kiln.run(["images", "second"]).ok().stdout();
+        assert_eq!(images.contains(&format!(" {round} ")), tagged, "{images}");
+        if tagged {
+            assert_eq!(cat(&kiln, &second, "/file"), format!("{round}\n"));
+        }
+    }
+}
