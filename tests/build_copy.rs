@@ -96,7 +96,7 @@ fn sources_never_leave_the_context() {
     let kiln = Kiln::new();
     kiln.sandbox().directory("", &[("secret", "outside")]);
     let context = kiln.sandbox().directory("context", &[("x", "x")]);
-    symlink("../../../../etc", context.join("etc")).unwrap();
+    symlink("../../../../usr/..", context.join("up")).unwrap();
     symlink("/x", context.join("absolute")).unwrap();
     let image = built(
         &kiln,
@@ -106,10 +106,10 @@ fn sources_never_leave_the_context() {
     for path in ["/clamped", "/rooted", "/absolute"] {
         assert_eq!(image.tree.file(path).content(), b"x", "{path}");
     }
-    for outside in ["../secret", "etc/passwd"] {
+    for outside in ["../secret", "up/etc/passwd", "x/y"] {
         let dockerfile = format!("FROM scratch\nCOPY {outside} /outside\n");
         kiln.build(&dockerfile, &[])
-            .fails_with("is not in the build context: no such file or directory");
+            .fails_with("is not in the build context: no such file or directory\n");
     }
 }
 
@@ -285,9 +285,9 @@ fn chown_takes_names_and_numbers() {
     let kiln = Kiln::new();
     let image = built(
         &kiln,
-        "ARG WHO=app\nRUN addgroup -g 77 extra && adduser -D -H -u 1234 -G extra other\n\
+        "ARG WHO=app\nRUN echo more:x:77: >> /etc/group && echo other:x:1234:77::/:/bin/sh >> /etc/passwd\n\
          COPY --chown=55 x /number\nCOPY --chown=55:66 x /both\nCOPY --chown=$WHO x /name\n\
-         COPY --chown=other x /primary\nCOPY --chown=app:extra x /explicit\nCOPY --chown=app:9 x /mixed\n\
+         COPY --chown=other x /primary\nCOPY --chown=app:more x /explicit\nCOPY --chown=app:9 x /mixed\n\
          COPY --chown=:9 x /group\nCOPY --chown=other d /new/dir\n",
         &[("x", "x"), ("d/y", "y")],
     );
@@ -410,8 +410,6 @@ fn source_date_epoch_dates_created_directories() {
     for path in ["/new", "/new/dir", "/made"] {
         assert_eq!(image.tree.file(path).mtime, 1_234_567_890, "{path}");
     }
-    // Its own time is later: it is clamped.
-    assert_eq!(image.tree.file("/new/dir/x").mtime, 1_234_567_890);
     assert_eq!(image.config["created"], "2009-02-13T23:31:30Z");
 }
 
@@ -483,7 +481,7 @@ fn xattrs_of_another_stage_are_kept() {
     let base = Registry::shared().debian();
     let dockerfile = format!(
         "FROM {base} AS from\n\
-         RUN echo x > /x && perl -e 'syscall(188, \"/x\", \"user.note\", \"kept\", 4, 0) == 0 or die $!'\n\
+         RUN echo x > /x && perl -e 'my ($f, $n, $v) = (\"/x\", \"user.note\", \"kept\"); syscall(188, $f, $n, $v, 4, 0) == 0 or die $!'\n\
          FROM scratch\nCOPY --from=from /x /x\n"
     );
     kiln.build(&dockerfile, &[]).ok();

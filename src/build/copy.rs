@@ -300,10 +300,11 @@ impl Job<'_> {
     fn write_file(&self, writer: &mut LayerWriter<'_>, selected: &Selected) -> Step<bool> {
         if self.extract && selected.top().stat.is_file() && self.is_archive(selected)? {
             let file = self.tree.view().open_file(selected.top())?;
+            let same = file.try_clone().map_err(LayerError::Read)?;
             let (_, mut reader) = Compression::decode(file).map_err(LayerError::Read)?;
             let destination = self.ensure_dir(writer, self.destination.as_bytes())?;
             writer.extract(&mut reader, &destination, self.owner, Limits::default())?;
-            return Ok(true);
+            return Ok(self.is_unchanged(&same, &selected.entries[0]));
         }
         let target = self.target_of(writer, &selected.name)?;
         self.write_entry(writer, selected, 0, &target, &target)

@@ -229,6 +229,12 @@ fn explain_exec(error: SandboxError, state: &State, args: &[String]) -> Trouble 
     let SandboxError::Runtime(kiln_runtime::Error::Exec { program, errno }) = &error else {
         return error.into();
     };
+    if *errno == Errno::EACCES {
+        return Trouble::hinted(
+            error.to_string(),
+            "make it executable with RUN chmod +x, or COPY --chmod=755; its directories must let the user pass",
+        );
+    }
     if *errno != Errno::ENOENT {
         return error.into();
     }

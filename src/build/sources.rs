@@ -165,10 +165,14 @@ impl<'a> Tree<'a> {
 
     /// Says why a path is not there.
     fn explain_missing(&self, text: &str, path: &[u8]) -> Trouble {
-        if let Some(ignore) = self.ignore {
-            let decision = ignore.decide(path);
-            let exists = self.find(path).is_ok_and(|found| found.is_some());
-            if exists && let (true, Some(rule)) = (decision.excluded, decision.rule) {
+        if let (Some(ignore), Ok(Some(node))) = (self.ignore, self.find(path)) {
+            // By its own name, or by that of what a link leads to.
+            let paths = [path, &node.path];
+            let rule = paths.into_iter().find_map(|path| {
+                let decision = ignore.decide(path);
+                Some((path, decision.rule.filter(|_| decision.excluded)?))
+            });
+            if let Some((path, rule)) = rule {
                 return Trouble::hinted(
                     format!("{text:?} is excluded by {}", ignore.name),
                     format!(
@@ -181,27 +185,41 @@ impl<'a> Tree<'a> {
                 );
             }
         }
-        let (parent, name) = match path.iter().rposition(|b| *b == b'/') {
-            Some(slash) => (&path[..slash], &path[slash + 1..]),
-            None => (&b""[..], path),
-        };
-        let names: Vec<String> = self
-            .view
-            .read_dir(parent)
-            .unwrap_or_default()
-            .into_iter()
-            .map(|entry| String::from_utf8_lossy(&entry.name).into_owned())
-            .collect();
-        let name = String::from_utf8_lossy(name).into_owned();
-        let near = suggest::closest(&name, names.iter().map(String::as_str));
         let message = format!(
             "{text:?} is not in {}: no such file or directory",
             self.place
         );
-        match near {
-            Some(near) => Trouble::hinted(message, format!("did you mean {near:?}?")),
+        match self.nearest(path) {
+            Some(near) => {
+                let near = String::from_utf8_lossy(&near);
+                Trouble::hinted(message, format!("did you mean {near:?}?"))
+            }
             None => Trouble::new(message),
         }
+    }
+
+    /// Returns the existing path that differs from a missing one in one component by little.
+    fn nearest(&self, path: &[u8]) -> Option<Vec<u8>> {
+        let parts: Vec<&[u8]> = path.split(|b| *b == b'/').collect();
+        let exists = |path: &[u8]| self.find(path).is_ok_and(|node| node.is_some());
+        let missing = (1..=parts.len()).find(|&end| !exists(&parts[..end].join(&b'/')))?;
+        let (above, wanted) = (parts[..missing - 1].join(&b'/'), parts[missing - 1]);
+        let names: Vec<String> = self
+            .view
+            .read_dir(&above)
+            .unwrap_or_default()
+            .into_iter()
+            .filter_map(|entry| String::from_utf8(entry.name).ok())
+            .filter(|name| !self.excluded(&join(&above, name.as_bytes())))
+            .collect();
+        let wanted = String::from_utf8_lossy(wanted);
+        let near = suggest::closest(&wanted, names.iter().map(String::as_str))?;
+        let near = parts[missing..]
+            .iter()
+            .fold(join(&above, near.as_bytes()), |path, part| {
+                join(&path, part)
+            });
+        exists(&near).then_some(near)
     }
 
     /// Collects an entry and what lies below it; nothing where none of it takes part.

@@ -7,7 +7,7 @@ use super::error::{BuildError, Step, Trouble};
 use super::{Build, Running};
 use crate::dockerfile::{
     BaseRef, Instruction, InstructionKind, Plan, Scope, Source, Span, apply_metadata,
-    parse_onbuild_trigger,
+    parse_onbuild_trigger, suggest,
 };
 use crate::event::StepOutcome;
 use crate::image::{HistoryEntry, ImageConfig, Platform};
@@ -174,7 +174,9 @@ impl Build<'_> {
                 (base.config.clone(), base.stack.clone(), Some(scope), true)
             }
             BaseRef::Image(name) => {
-                let (config, stack, cached) = self.base_image(name, platform, step)?;
+                let based = self.base_image(name, platform, step);
+                let (config, stack, cached) =
+                    based.map_err(|trouble| self.suggest_stage(trouble, name))?;
                 (config, stack, None, cached)
             }
         };
@@ -323,11 +325,23 @@ impl Build<'_> {
                 Ok(finished.view.clone())
             }
             BaseRef::Image(image) => {
-                let (_, stack, _) = self
-                    .base_image(image, &self.platform, step)
-                    .map_err(|trouble| trouble.with_stage_hint(image))?;
+                let based = self.base_image(image, &self.platform, step);
+                let (_, stack, _) = based
+                    .map_err(|trouble| self.suggest_stage(trouble.with_stage_hint(image), image))?;
                 Ok(self.shop.store.view(&stack)?)
             }
+        }
+    }
+
+    /// Asks, where an image can't be had, whether a stage was meant.
+    fn suggest_stage(&self, trouble: Trouble, name: &str) -> Trouble {
+        let stages = self.file.stages.iter();
+        let near = suggest::closest(name, stages.filter_map(|stage| stage.name.as_deref()));
+        match (trouble, near) {
+            (Trouble::Message { text, .. }, Some(near)) => {
+                Trouble::hinted(text, format!("did you mean the stage {near}?"))
+            }
+            (trouble, _) => trouble,
         }
     }
 

@@ -72,6 +72,9 @@ impl Rule {
 
     /// Tells whether the rule may match a path below `directory`: sure if not.
     fn may_match_below(&self, directory: &[u8]) -> bool {
+        if directory.is_empty() {
+            return true;
+        }
         let mut parts = directory.split(|b| *b == b'/');
         let mut patterns = self.cleaned.split(|b| *b == b'/');
         loop {
@@ -186,8 +189,12 @@ impl IgnoreFile {
         }
     }
 
-    /// Returns what holds for a path, relative and with `/` between its parts.
+    /// Returns what holds for a path, relative and with `/` between its parts. The root itself
+    /// always takes part.
     pub fn decide(&self, path: &[u8]) -> Decision<'_> {
+        if path.is_empty() {
+            return self.root();
+        }
         let ends = path.iter().enumerate().filter(|(_, b)| **b == b'/');
         let ends = ends.map(|(at, _)| at).chain([path.len()]);
         ends.fold(self.root(), |parent, end| {
@@ -385,6 +392,14 @@ mod tests {
             let found = file(text).may_reinclude_below(directory.as_bytes());
             assert_eq!(found, expected, "{text:?} {directory}");
         }
+    }
+
+    #[test]
+    fn root_takes_part_whatever_the_rules_say() {
+        let file = file("*\n!kept");
+        assert!(!file.decide(b"").excluded);
+        assert!(file.decide(b"x").excluded);
+        assert!(file.may_reinclude_below(b""));
     }
 
     #[test]
