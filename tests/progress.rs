@@ -343,6 +343,7 @@ fn interrupted_terminal_is_given_back() {
         text.rfind(HIDE_CURSOR) < text.rfind(SHOW_CURSOR),
         "{text:?}"
     );
+    // Nor is the step, which was killed for it, reported as a failure after that.
     assert!(text.ends_with("interrupted\n"), "{text:?}");
     assert_eq!(kiln.run(["images", "-q"]).ok().stdout().lines().count(), 1);
 }

@@ -100,27 +100,37 @@ pub fn start(mode: Mode) -> Progress {
 #[must_use = "progress ends when this is dropped"]
 pub struct Progress {
     reporter: Arc<dyn Reporter>,
+    mute: Arc<dyn Mute>,
     ticker: Option<Ticker>,
+}
+
+/// What can be told to show nothing more.
+trait Mute: Send + Sync {
+    /// Gives the terminal back; what is reported from now on is dropped.
+    fn mute(&self);
 }
 
 impl Progress {
     fn direct(view: impl View + 'static) -> Progress {
+        let direct = Arc::new(Direct {
+            view: Mutex::new(Some(view)),
+            epoch: Instant::now(),
+        });
         Progress {
-            reporter: Arc::new(Direct {
-                view: Mutex::new(view),
-                epoch: Instant::now(),
-            }),
+            reporter: direct.clone(),
+            mute: direct,
             ticker: None,
         }
     }
 
     fn live(colour: bool) -> std::io::Result<Progress> {
         let live = Arc::new(Live {
-            screen: Mutex::new((terminal::Screen::new(colour), true)),
+            screen: Mutex::new((terminal::Screen::new(colour), State::Open)),
             epoch: Instant::now(),
         });
         Ok(Progress {
             reporter: live.clone(),
+            mute: live.clone(),
             ticker: Some(Ticker::start(live)?),
         })
     }
@@ -131,14 +141,10 @@ impl Progress {
     }
 
     /// Returns what gives the terminal back from another thread, while this one is lost: for
-    /// the end by a signal.
+    /// the end by a signal. What fails because of the signal is not shown.
     pub fn restorer(&self) -> impl FnOnce() + Send + 'static {
-        let live = self.ticker.as_ref().map(|ticker| Arc::clone(&ticker.live));
-        move || {
-            if let Some(live) = live {
-                live.close();
-            }
-        }
+        let mute = Arc::clone(&self.mute);
+        move || mute.mute()
     }
 
     /// Shows what is still to be shown, and gives the terminal back. A command writes to
@@ -176,8 +182,15 @@ impl View for Quiet {
 
 /// Writes while it is reported to.
 struct Direct<V> {
-    view: Mutex<V>,
+    /// Nothing once it is muted.
+    view: Mutex<Option<V>>,
     epoch: Instant,
+}
+
+impl<V: View> Mute for Direct<V> {
+    fn mute(&self) {
+        *lock(&self.view) = None;
+    }
 }
 
 impl<V: View> Reporter for Direct<V> {
@@ -185,7 +198,9 @@ impl<V: View> Reporter for Direct<V> {
         let mut out = String::new();
         // The lock is held while writing, so that lines come in the order of the events.
         let mut view = lock(&self.view);
-        view.handle(event, self.epoch.elapsed(), &mut out);
+        if let Some(view) = view.as_mut() {
+            view.handle(event, self.epoch.elapsed(), &mut out);
+        }
         if !out.is_empty() {
             say(&out);
         }
@@ -194,9 +209,19 @@ impl<V: View> Reporter for Direct<V> {
 
 /// Takes events; a [`Ticker`] draws.
 struct Live {
-    /// The screen, and whether it is open.
-    screen: Mutex<(terminal::Screen, bool)>,
+    screen: Mutex<(terminal::Screen, State)>,
     epoch: Instant,
+}
+
+/// What the terminal is used for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Pictures are drawn.
+    Open,
+    /// It was given back; a late warning is still worth a line.
+    Closed,
+    /// Nothing more is written.
+    Muted,
 }
 
 impl Live {
@@ -204,15 +229,27 @@ impl Live {
         let mut screen = lock(&self.screen);
         let frame = screen.0.frame(self.epoch.elapsed(), size());
         // Said under the lock: a picture drawn after the end would hide the cursor again.
-        if screen.1 && !frame.is_empty() {
+        if screen.1 == State::Open && !frame.is_empty() {
             say(&frame);
         }
     }
 
     fn close(&self) {
+        self.end(State::Closed);
+    }
+
+    fn end(&self, state: State) {
         let mut screen = lock(&self.screen);
-        screen.1 = false;
-        say(&screen.0.close(size()));
+        if screen.1 != State::Muted {
+            screen.1 = state;
+            say(&screen.0.close(size()));
+        }
+    }
+}
+
+impl Mute for Live {
+    fn mute(&self) {
+        self.end(State::Muted);
     }
 }
 
@@ -220,8 +257,7 @@ impl Reporter for Live {
     fn report(&self, event: Event) {
         let mut screen = lock(&self.screen);
         screen.0.handle(event, self.epoch.elapsed());
-        // A late warning is still worth a line.
-        if !screen.1 {
+        if screen.1 == State::Closed {
             say(&screen.0.close(size()));
         }
     }
