@@ -1,13 +1,14 @@
 //! A changed tree becomes a layer.
 
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::error::Step;
 use super::{Build, stage::State};
 use crate::image::{Algorithm, DiffId, Hasher};
-use crate::layer::{LayerDir, LayerMeta, UpperKind, diff, write_tar};
+use crate::layer::{LayerDir, LayerMeta, LayerWriter, UpperKind, View, diff, write_tar};
 use crate::store::{IoContext, Layer, StepRecord};
 
 /// Hashes what is written to it.
@@ -25,12 +26,32 @@ impl Write for Sink {
 }
 
 impl Build<'_> {
+    /// Writes a layer on top of a stage without a sandbox. `below` is what it may refer to.
+    pub(super) fn write_layer(
+        &self,
+        state: &State,
+        below: &View,
+        fill: impl FnOnce(&mut LayerWriter<'_>) -> Step<()>,
+    ) -> Step<Arc<Layer>> {
+        let staged = self.shop.session.directory()?;
+        let fs = staged.join("fs");
+        std::fs::create_dir(&fs).at("cannot create", &fs)?;
+        let directory = std::fs::File::open(&fs).at("cannot open", &fs)?;
+        let ownership = self.shop.store.form().ownership;
+        let mut writer =
+            LayerWriter::new(directory.as_fd(), below, ownership)?.with_now(self.time_of_new());
+        fill(&mut writer)?;
+        let written = writer.finish()?;
+        self.commit(state, below, &staged, UpperKind::Overlay, written.overrides)
+    }
+
     /// Turns a directory of the session with a changed tree in `fs` into a layer on top of a
-    /// stage. Where a layer with the same content but other times is recorded there, that one
+    /// stage: what differs from `lower` belongs to it. Where a layer with the same content but other times is recorded there, that one
     /// is taken: so what follows finds its records again.
     pub(super) fn commit(
         &self,
         state: &State,
+        lower: &View,
         staged: &Path,
         kind: UpperKind,
         overrides: crate::layer::Overrides,
@@ -47,7 +68,7 @@ impl Build<'_> {
         )
         .at("cannot open", &fs)?;
         let directory = LayerDir::new(opened, store.form().ownership).with_overrides(overrides);
-        let changes = diff(&directory, &state.view, kind)?;
+        let changes = diff(&directory, lower, kind)?;
         let directory = directory
             .with_overrides(changes.overrides.clone())
             .with_own_root(!changes.omit.root);

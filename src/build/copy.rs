@@ -121,39 +121,23 @@ impl Build<'_> {
             }
         }
         let key = key.finish();
-        if let Some((layer, created)) = self.recall(state, &key)? {
-            return Ok(Outcome {
-                created_by,
-                layer: Some(layer),
-                cached: true,
-                created: Some(created),
-            });
+        if let Some(outcome) = self.recall(state, &key, &created_by)? {
+            return Ok(outcome);
         }
-        let staged = self.shop.session.directory()?;
-        let fs = staged.join("fs");
-        fs::create_dir(&fs).at("cannot create", &fs)?;
-        let directory = File::open(&fs).at("cannot open", &fs)?;
         let nothing = View::new(Vec::new());
         let below = if files.link { &nothing } else { &state.view };
-        let ownership = self.shop.store.form().ownership;
-        let mut writer =
-            LayerWriter::new(directory.as_fd(), below, ownership)?.with_now(self.time_of_new());
         let mut stable = true;
-        for item in &job.items {
-            stable &= job.write(&mut writer, item)?;
-        }
-        let written = writer.finish()?;
-        let layer = self.commit(state, &staged, UpperKind::Overlay, written.overrides)?;
+        let layer = self.write_layer(state, below, |writer| {
+            for item in &job.items {
+                stable &= job.write(writer, item)?;
+            }
+            Ok(())
+        })?;
         // What changed while it was copied is no longer what the key was made of.
         if stable {
             self.record(&key, &layer)?;
         }
-        Ok(Outcome {
-            created_by,
-            layer: Some(layer),
-            cached: false,
-            created: None,
-        })
+        Ok(Outcome::made(created_by, layer))
     }
 
     fn plan_copy<'t>(

@@ -101,13 +101,8 @@ impl Build<'_> {
             key.text(name).text(value);
         }
         let key = key.finish();
-        if let Some((layer, created)) = self.recall(state, &key)? {
-            return Ok(Outcome {
-                created_by,
-                layer: Some(layer),
-                cached: true,
-                created: Some(created),
-            });
+        if let Some(outcome) = self.recall(state, &key, &created_by)? {
+            return Ok(outcome);
         }
 
         let identity = sandbox::lookup_user(&state.view, &config.user)?;
@@ -158,14 +153,9 @@ impl Build<'_> {
             return Err(self.failure(step, source, span, args, exit, output));
         }
         let changes = root.into_changes()?;
-        let layer = self.commit(state, &changes.staged, changes.kind, Default::default())?;
+        let layer = self.commit(state, &state.view, &changes.staged, changes.kind, Default::default())?;
         self.record(&key, &layer)?;
-        Ok(Outcome {
-            created_by,
-            layer: Some(layer),
-            cached: false,
-            created: None,
-        })
+        Ok(Outcome::made(created_by, layer))
     }
 
     /// Passes the output of a step on until all its ends are closed.

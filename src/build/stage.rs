@@ -55,6 +55,18 @@ pub(super) struct Outcome {
     pub(super) created: Option<String>,
 }
 
+impl Outcome {
+    /// Returns the outcome of a step that made a layer now.
+    pub(super) fn made(created_by: String, layer: Arc<Layer>) -> Outcome {
+        Outcome {
+            created_by,
+            layer: Some(layer),
+            cached: false,
+            created: None,
+        }
+    }
+}
+
 /// Tells whether an instruction is shown as a step of its own: those that touch files.
 fn is_step(kind: &InstructionKind) -> bool {
     matches!(
@@ -366,8 +378,13 @@ impl Build<'_> {
         Ok((record.created, false))
     }
 
-    /// Returns the layer that is recorded under a key, with the time of its record.
-    pub(super) fn recall(&self, state: &State, key: &str) -> Step<Option<(Arc<Layer>, String)>> {
+    /// Returns what is recorded under a key, where its layer is there.
+    pub(super) fn recall(
+        &self,
+        state: &State,
+        key: &str,
+        created_by: &str,
+    ) -> Step<Option<Outcome>> {
         if self.options.no_cache {
             return Ok(None);
         }
@@ -379,7 +396,12 @@ impl Build<'_> {
             return Ok(None);
         };
         let layer = self.shop.store.layer(state.stack.chain_id(), &diff_id)?;
-        Ok(layer.map(|layer| (layer, created)))
+        Ok(layer.map(|layer| Outcome {
+            created_by: created_by.to_owned(),
+            layer: Some(layer),
+            cached: true,
+            created: Some(created),
+        }))
     }
 
     /// Records what a step came to.

@@ -48,30 +48,14 @@ impl Build<'_> {
             .number(uid.into())
             .number(gid.into());
         let key = key.finish();
-        if let Some((layer, created)) = self.recall(state, &key)? {
-            return Ok(Outcome {
-                created_by,
-                layer: Some(layer),
-                cached: true,
-                created: Some(created),
-            });
+        if let Some(outcome) = self.recall(state, &key, &created_by)? {
+            return Ok(outcome);
         }
-        let staged = self.shop.session.directory()?;
-        let fs = staged.join("fs");
-        fs::create_dir(&fs).at("cannot create", &fs)?;
-        let directory = File::open(&fs).at("cannot open", &fs)?;
-        let ownership = self.shop.store.form().ownership;
-        let mut writer = LayerWriter::new(directory.as_fd(), &state.view, ownership)?
-            .with_now(self.time_of_new());
-        writer.ensure_dir(path.as_bytes(), 0o755, uid, gid)?;
-        let written = writer.finish()?;
-        let layer = self.commit(state, &staged, UpperKind::Overlay, written.overrides)?;
+        let layer = self.write_layer(state, &state.view, |writer| {
+            writer.ensure_dir(path.as_bytes(), 0o755, uid, gid)?;
+            Ok(())
+        })?;
         self.record(&key, &layer)?;
-        Ok(Outcome {
-            created_by,
-            layer: Some(layer),
-            cached: false,
-            created: None,
-        })
+        Ok(Outcome::made(created_by, layer))
     }
 }

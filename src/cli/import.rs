@@ -59,14 +59,10 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
             .map_err(|error| CliError::message(format!("cannot read {text}: {error}")))?
     };
     let workshop = Workshop::enter(root)?;
-    let reporter: Arc<dyn Reporter> = Arc::new(NullReporter);
-    let transfer = Transfer {
-        store: &workshop.store,
-        session: &workshop.session,
-        reporter: &reporter,
-        step: None,
-    };
-    let id = archive::import(&transfer, file, &options)?;
+    // It shows no progress: how much there is, only the end of the tar tells.
+    let id = workshop.transfer(true, ui::Mode::Quiet, |transfer| {
+        archive::import(transfer, file, &options)
+    })?;
     output_line(&id.to_string())?;
     Ok(ExitCode::SUCCESS)
 }

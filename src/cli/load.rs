@@ -47,22 +47,10 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
             Archive::read(&workshop.session, File::from(stdin))?
         }
     };
-    let mode = if arguments.quiet {
-        ui::Mode::Quiet
-    } else {
-        arguments.progress
-    };
-    let progress = workshop.progress(mode);
-    let reporter = progress.reporter();
-    let transfer = Transfer {
-        store: &workshop.store,
-        session: &workshop.session,
-        reporter: &reporter,
-        step: None,
-    };
-    let result = archive::load(&transfer, &archive, platform.as_ref());
-    progress.finish();
-    for image in result? {
+    let loaded = workshop.transfer(arguments.quiet, arguments.progress, |transfer| {
+        archive::load(transfer, &archive, platform.as_ref())
+    })?;
+    for image in loaded {
         if image.names.is_empty() {
             output_line(&format!("Loaded image ID: {}", image.id))?;
         }

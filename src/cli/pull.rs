@@ -33,23 +33,10 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
     let platform = session::platform(arguments.platform.as_deref())?;
     let workshop = Workshop::enter(root)?;
     let client = workshop.client(arguments.insecure)?;
-    let mode = if arguments.quiet {
-        ui::Mode::Quiet
-    } else {
-        arguments.progress
-    };
-    let progress = workshop.progress(mode);
-    let reporter = progress.reporter();
-    let transfer = Transfer {
-        store: &workshop.store,
-        session: &workshop.session,
-        reporter: &reporter,
-        step: None,
-    };
     let any_platform = arguments.platform.is_some();
-    let result = transfer::pull(&transfer, &client, &reference, &platform, any_platform);
-    progress.finish();
-    let pulled = result?;
+    let pulled = workshop.transfer(arguments.quiet, arguments.progress, |transfer| {
+        transfer::pull(transfer, &client, &reference, &platform, any_platform)
+    })?;
     if arguments.quiet {
         output_line(&pulled.id.to_string())?;
     } else {

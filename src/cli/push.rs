@@ -39,22 +39,9 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
         )));
     }
     let client = workshop.client(arguments.insecure)?;
-    let mode = if arguments.quiet {
-        ui::Mode::Quiet
-    } else {
-        arguments.progress
-    };
-    let progress = workshop.progress(mode);
-    let reporter = progress.reporter();
-    let transfer = Transfer {
-        store: &workshop.store,
-        session: &workshop.session,
-        reporter: &reporter,
-        step: None,
-    };
-    let result = transfer::push(&transfer, &client, &image, &reference);
-    progress.finish();
-    let digest = result?;
+    let digest = workshop.transfer(arguments.quiet, arguments.progress, |transfer| {
+        transfer::push(transfer, &client, &image, &reference)
+    })?;
     if arguments.quiet {
         output_line(&digest.to_string())?;
     } else {

@@ -154,21 +154,13 @@ fn find_or_pull(workshop: &Workshop, arguments: &Arguments) -> Result<(ImageConf
     }
     let reference: Reference = arguments.image.parse()?;
     let client = workshop.client(false)?;
-    let progress = workshop.progress(ui::Mode::Auto);
-    let reporter = progress.reporter();
-    reporter.report(crate::event::Event::Info {
-        message: format!("{} is not in the store: pulling it", reference.familiar()),
-    });
-    let transfer = Transfer {
-        store: &workshop.store,
-        session: &workshop.session,
-        reporter: &reporter,
-        step: None,
-    };
     let any = arguments.platform.is_some();
-    let result = transfer::pull(&transfer, &client, &reference, &platform, any);
-    progress.finish();
-    let pulled = result?;
+    let pulled = workshop.transfer(false, ui::Mode::Auto, |transfer| {
+        transfer.reporter.report(crate::event::Event::Info {
+            message: format!("{} is not in the store: pulling it", reference.familiar()),
+        });
+        transfer::pull(transfer, &client, &reference, &platform, any)
+    })?;
     Ok((pulled.config, pulled.stack))
 }
 

@@ -61,16 +61,8 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
     };
     let workshop = Workshop::enter(root)?;
     let images = archive::select(&workshop.store, &arguments.images)?;
-    let progress = workshop.progress(arguments.progress);
-    let reporter = progress.reporter();
-    let transfer = Transfer {
-        store: &workshop.store,
-        session: &workshop.session,
-        reporter: &reporter,
-        step: None,
-    };
-    let result = archive::write_images(&transfer, &images, layout, &destination);
-    progress.finish();
-    result?;
+    workshop.transfer(false, arguments.progress, |transfer| {
+        archive::write_images(transfer, &images, layout, &destination)
+    })?;
     Ok(ExitCode::SUCCESS)
 }

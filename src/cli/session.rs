@@ -14,6 +14,7 @@ use crate::layer::Ownership;
 use crate::registry::{
     Client, ClientOptions, CredentialPaths, Credentials, CredentialsError, HelperRunner,
 };
+use crate::transfer::Transfer;
 use crate::store::{Form, Lock, Session, Store};
 
 /// Returns where the store is.
@@ -196,6 +197,26 @@ impl Workshop {
         let restore = progress.restorer();
         interrupt::on_interrupt(restore);
         progress
+    }
+
+    /// Moves images, showing progress meanwhile.
+    pub(super) fn transfer<T, E: Into<super::CliError>>(
+        &self,
+        quiet: bool,
+        mode: crate::ui::Mode,
+        action: impl FnOnce(&Transfer<'_>) -> std::result::Result<T, E>,
+    ) -> Result<T> {
+        let mode = if quiet { crate::ui::Mode::Quiet } else { mode };
+        let progress = self.progress(mode);
+        let reporter = progress.reporter();
+        let result = action(&Transfer {
+            store: &self.store,
+            session: &self.session,
+            reporter: &reporter,
+            step: None,
+        });
+        progress.finish();
+        result.map_err(Into::into)
     }
 
     /// Prepares for sandboxes; a fallback is said aloud.
