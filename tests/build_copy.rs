@@ -272,7 +272,8 @@ fn owners_in_another_stage_are_kept_but_for_the_top() {
         let node = image.tree.file(path);
         (node.uid, node.gid, node.mode)
     };
-    assert_eq!(of("/new"), (0, 0, 0o700));
+    // It is made like any parent: the top of the source gives its contents only.
+    assert_eq!(of("/new"), (0, 0, 0o755));
     assert_eq!(of("/new/sub"), (7, 8, 0o700));
     assert_eq!(of("/new/sub/x"), (7, 8, 0o4711));
     assert_eq!(of("/there"), (5, 6, 0o711));
