@@ -159,7 +159,7 @@ set_up_as_root() {
 # Prints the directory of the toolchain that this tree asks for.
 find_toolchain() {
     local dir
-    for dir in "${CARGO_HOME:-$HOME/.cargo}/bin" /root/.cargo/bin /usr/local/cargo/bin; do
+    for dir in "${CARGO_HOME:-$HOME/.cargo}/bin" ~root/.cargo/bin /usr/local/cargo/bin; do
         [ -x "$dir/rustc" ] && PATH=$PATH:$dir
     done
     command -v rustc >/dev/null ||

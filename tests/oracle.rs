@@ -72,7 +72,7 @@ const KNOWN: &[(Option<&str>, Ignore)] = &[
             name: "--chown of an archive",
             reason: "ADD --chown holds for what comes out of an archive, as in BuildKit",
             matcher: |d| {
-                d.subject.starts_with("/work/chowned/dir")
+                d.subject.starts_with("/srv/chowned/dir")
                     && ["uid", "gid"].contains(&d.aspect.as_str())
             },
         },

@@ -16,9 +16,10 @@ use nix::cmsg_space;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg,
-    sendmsg, socketpair,
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, Shutdown, SockFlag, SockType,
+    recvmsg, sendmsg, shutdown, socketpair,
 };
+use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
@@ -65,6 +66,16 @@ const KILL_AT_END: u8 = 1;
 #[derive(Debug)]
 pub struct HostHelper {
     socket: OwnedFd,
+    pid: libc::pid_t,
+}
+
+impl Drop for HostHelper {
+    fn drop(&mut self) {
+        // It ends at the end of its socket. Unwaited for it would stay a zombie where process 1
+        // is no init, as in many containers.
+        let _ = shutdown(self.socket.as_raw_fd(), Shutdown::Both);
+        let _ = waitpid(Pid::from_raw(self.pid), None);
+    }
 }
 
 impl HostHelper {
@@ -83,7 +94,7 @@ impl HostHelper {
         match process::fork_single_threaded() {
             Err(nix::errno::Errno::EBUSY) => Err(Error::Threads),
             Err(errno) => Err(Error::call("fork()", errno)),
-            Ok(Fork::Parent(_)) => Ok(HostHelper { socket: ours }),
+            Ok(Fork::Parent(pid)) => Ok(HostHelper { socket: ours, pid }),
             Ok(Fork::Child) => {
                 drop(ours);
                 serve(&theirs);

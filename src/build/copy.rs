@@ -1,8 +1,7 @@
 //! COPY and ADD: files into a layer, without a mount and without a sandbox.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Read;
-use std::os::fd::AsFd;
 
 use super::Build;
 use super::error::{Step, Trouble};
@@ -10,11 +9,8 @@ use super::sources::{Selected, Tree};
 use super::stage::{Outcome, State};
 use crate::context::ignore::IgnoreFile;
 use crate::dockerfile::{AddFiles, Chmod, Files, Instruction, SourceArg, join_path};
-use crate::layer::{
-    Attributes, Compression, FileKind, LayerError, LayerWriter, Limits, UpperKind, View,
-};
+use crate::layer::{Attributes, Compression, FileKind, LayerError, LayerWriter, Limits, View};
 use crate::sandbox;
-use crate::store::IoContext;
 
 /// Something to be copied.
 enum Item {

@@ -153,7 +153,13 @@ impl Build<'_> {
             return Err(self.failure(step, source, span, args, exit, output));
         }
         let changes = root.into_changes()?;
-        let layer = self.commit(state, &state.view, &changes.staged, changes.kind, Default::default())?;
+        let layer = self.commit(
+            state,
+            &state.view,
+            &changes.staged,
+            changes.kind,
+            Default::default(),
+        )?;
         self.record(&key, &layer)?;
         Ok(Outcome::made(created_by, layer))
     }

@@ -1,15 +1,10 @@
 //! WORKDIR: a directory that exists from then on.
 
-use std::fs::{self, File};
-use std::os::fd::AsFd;
-
 use super::Build;
 use super::error::{Step, Trouble};
 use super::stage::{Outcome, State};
 use crate::dockerfile::{Word, join_path};
-use crate::layer::{LayerWriter, UpperKind};
 use crate::sandbox;
-use crate::store::IoContext;
 
 impl Build<'_> {
     pub(super) fn workdir_step(&self, state: &mut State, word: &Word) -> Step<Outcome> {

@@ -5,14 +5,12 @@ use std::io::IsTerminal as _;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use super::session::{self, Workshop};
 use super::{CliError, Result, output_line};
 use crate::archive::{self, ArchiveError, ImportOptions};
-use crate::event::{NullReporter, Reporter};
 use crate::image::Reference;
-use crate::transfer::Transfer;
+use crate::ui;
 
 /// Arguments of `kiln import`.
 #[derive(clap::Args)]

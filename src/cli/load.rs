@@ -9,7 +9,6 @@ use std::process::ExitCode;
 use super::session::{self, Workshop};
 use super::{Result, output_line};
 use crate::archive::{self, Archive, ArchiveError};
-use crate::transfer::Transfer;
 use crate::ui;
 
 /// Arguments of `kiln load`.

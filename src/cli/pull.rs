@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use super::session::{self, Workshop};
 use super::{Result, output_line};
 use crate::image::Reference;
-use crate::transfer::{self, Transfer};
+use crate::transfer;
 use crate::ui;
 
 /// Arguments of `kiln pull`.

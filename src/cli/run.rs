@@ -11,7 +11,7 @@ use super::{CliError, Result, interrupt};
 use crate::image::{ImageConfig, Reference, RunConfig};
 use crate::sandbox::{self, Command, DEFAULT_PATH, SandboxError};
 use crate::store::{Stack, StoreError};
-use crate::transfer::{self, Transfer};
+use crate::transfer;
 use crate::ui;
 
 /// Arguments of `kiln run`.

@@ -8,7 +8,6 @@ use clap::ValueEnum;
 use super::session::Workshop;
 use super::{CliError, Result};
 use crate::archive::{self, Destination, Layout};
-use crate::transfer::Transfer;
 use crate::ui;
 
 /// Arguments of `kiln save`.

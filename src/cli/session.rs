@@ -14,8 +14,8 @@ use crate::layer::Ownership;
 use crate::registry::{
     Client, ClientOptions, CredentialPaths, Credentials, CredentialsError, HelperRunner,
 };
-use crate::transfer::Transfer;
 use crate::store::{Form, Lock, Session, Store};
+use crate::transfer::Transfer;
 
 /// Returns where the store is.
 pub(super) fn store_root(root: Option<PathBuf>) -> Result<PathBuf> {
