@@ -119,6 +119,13 @@ pub fn build(shop: &Workshop<'_>, options: &Options) -> Result<Built, BuildError
     let mut plan = file
         .plan(options.target.as_deref(), &options.build_args, &predefined)
         .map_err(wrong)?;
+    for warning in &file.warnings {
+        let line = source.line_of(warning.span.start);
+        shop.reporter.report(Event::Warning {
+            message: format!("{}:{line}: {}", source.name, warning.message),
+            hint: warning.hint.clone(),
+        });
+    }
     let unused = file.unused_build_args(&options.build_args);
     if !unused.is_empty() {
         shop.reporter.report(Event::Warning {
