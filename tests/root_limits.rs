@@ -1,5 +1,6 @@
 //! Hosts that deny something: a full disk, no subordinate ids, no user namespaces. Root sets
-//! them up; kiln runs as the user kiln-test.
+//! them up; kiln runs as the user kiln-test. Full disks come one at a time: they are tmpfs, and
+//! take the machine's memory.
 
 mod support;
 
@@ -13,6 +14,7 @@ use std::time::Duration;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::unistd::User;
 
+use serial_test::serial;
 use support::{Output, Sandbox, root_only, run};
 
 const USER: &str = "kiln-test";
@@ -111,6 +113,7 @@ const FULL: &str = "hint: the disk of the store is full: remove images with `kil
     or put the store elsewhere with --root\n";
 
 #[test]
+#[serial]
 fn disk_that_fills_up_in_a_step_is_named_and_the_next_build_works() {
     root_only!();
     let sandbox = Sandbox::new();
@@ -141,6 +144,7 @@ fn disk_that_fills_up_in_a_step_is_named_and_the_next_build_works() {
 }
 
 #[test]
+#[serial]
 fn disk_that_fills_up_in_a_copy_is_named_and_the_next_build_works() {
     root_only!();
     let sandbox = Sandbox::new();
@@ -160,6 +164,7 @@ fn disk_that_fills_up_in_a_copy_is_named_and_the_next_build_works() {
 }
 
 #[test]
+#[serial]
 fn images_can_be_removed_from_a_disk_that_is_all_full() {
     root_only!();
     let sandbox = Sandbox::new();
@@ -233,6 +238,7 @@ impl Drop for Registry {
 }
 
 #[test]
+#[serial]
 fn disk_that_fills_up_in_a_pull_is_named_and_the_next_pull_works() {
     root_only!();
     let sandbox = Sandbox::new();
