@@ -64,7 +64,7 @@ fn is_registry(text: &str) -> bool {
             && !label.ends_with('-')
     };
     let is_host = match host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
-        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        Some(address) => address.parse::<core::net::Ipv6Addr>().is_ok(),
         None => host.split('.').all(label),
     };
     let is_port = match port.strip_prefix(':') {
