@@ -163,7 +163,7 @@ find_toolchain() {
         [ -x "$dir/rustc" ] && PATH=$PATH:$dir
     done
     command -v rustc >/dev/null ||
-        die "no Rust toolchain was found (rustc is not in PATH)" "install one from https://rustup.rs"
+        die "no Rust toolchain was found (rustc is not in PATH)" "install Rust 1.90 or newer, with rustup or from your distribution"
     (cd "$REPO" && rustc --print sysroot) ||
         die "rustc does not start in $REPO" "see rust-toolchain.toml for the toolchain that is asked for"
 }
