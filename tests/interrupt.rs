@@ -98,8 +98,8 @@ fn signal_ends_a_step_with_all_of_its_processes() {
             &["build", "--progress", "plain", context.to_str().unwrap()],
         );
         wait_until("the step", || {
-            // The shell has the marker in its command line too.
-            processes_with(&marker).len() == 4
+            // The shell, which becomes the last sleep, and the two behind it.
+            processes_with(&marker).len() >= 3
         });
         let (status, stderr) = end_with(signal, child);
         assert_eq!(status.code(), Some(code), "{stderr}");
