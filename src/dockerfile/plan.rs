@@ -422,6 +422,13 @@ fn image(name: &str, file: &Dockerfile, stage: usize, span: Span) -> Result<Base
 
 /// Returns the stages, contexts or images that an instruction names, with their places.
 /// Those of an ONBUILD are meant by whoever runs it.
+impl Instruction {
+    /// Returns the names of stages and images that the instruction takes files from.
+    pub fn sources(&self) -> Vec<String> {
+        names_in(self).into_iter().map(|(name, _)| name).collect()
+    }
+}
+
 fn names_in(instruction: &Instruction) -> Vec<(String, Span)> {
     match &instruction.kind {
         InstructionKind::Copy(copy) => {
