@@ -22,7 +22,7 @@ const TAIL: usize = 64 << 10;
 /// How many logs of failed steps are kept.
 const LOGS: usize = 20;
 
-/// The host name that a step sees.
+/// The host name that a step sees, where the build argument for it is not given.
 const HOSTNAME: &str = "kiln";
 
 /// What a step's output goes to.
@@ -90,13 +90,16 @@ impl Build<'_> {
             "" => "/",
             dir => dir,
         };
+        let given = self.options.build_args.get("BUILDKIT_SANDBOX_HOSTNAME");
+        let hostname = given.map_or(HOSTNAME, |name| name.as_str());
         let mut key = self.key("run");
         key.chain(state.stack.chain_id())
             .text(&self.platform.to_string())
             .list(&args)
             .text(working_dir)
             .text(&config.user)
-            .number(network as u64);
+            .number(network as u64)
+            .text(hostname);
         for (name, value) in state.scope.key_environment() {
             key.text(name).text(value);
         }
@@ -124,7 +127,7 @@ impl Build<'_> {
             cwd: working_dir.as_bytes().to_vec(),
             user: identity.user,
             network,
-            hostname: HOSTNAME.to_owned(),
+            hostname: hostname.to_owned(),
             stdio: [
                 sandbox::dev_null().map_err(SandboxError::from)?,
                 stdout_end,

@@ -242,6 +242,9 @@ impl Build<'_> {
                 &mut state.cmd_is_own,
             )
             .map_err(|error| Trouble::from(error).at(source, span))?;
+            let Some(created_by) = created_by else {
+                return Ok(());
+            };
             let (created, _) = self
                 .recall_metadata(state, &created_by)
                 .map_err(|trouble| trouble.at(source, span))?;

@@ -19,6 +19,9 @@ const PROXIES: [&str; 5] = [
     "ALL_PROXY",
 ];
 
+/// Arguments for scanners of what was built: declared, but never variables.
+const NOT_VARIABLES: [&str; 2] = ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"];
+
 /// Tells whether a name is one of the predefined proxy arguments, in any spelling.
 pub(super) fn is_proxy(name: &str) -> bool {
     PROXIES.iter().any(|proxy| proxy.eq_ignore_ascii_case(name))
@@ -97,7 +100,9 @@ impl Scope {
             (None, Some(default)) => Some(self.expand(default)?),
             (None, None) => self.globals.get(&item.name).cloned(),
         };
-        if let Some(value) = &value {
+        if let Some(value) = &value
+            && !NOT_VARIABLES.contains(&item.name.as_str())
+        {
             self.set_env(&item.name, value);
         }
         self.args.push((item.name.clone(), value.clone()));
@@ -163,17 +168,16 @@ impl Scope {
     /// Returns `NAME=value` of all declared ARGs with the values they have now, as the
     /// history shows them before a RUN's command. Unset ones are empty.
     pub fn args_for_history(&self) -> Vec<String> {
-        let mut names: Vec<&str> = Vec::new();
-        for (name, _) in &self.args {
-            if !names.contains(&name.as_str()) {
-                names.push(name);
+        let mut lines: Vec<(&str, String)> = Vec::new();
+        for (name, declared) in &self.args {
+            let value = self.lookup(name).or_else(|| declared.clone());
+            let line = format!("{name}={}", value.unwrap_or_default());
+            match lines.iter_mut().find(|(known, _)| known == name) {
+                Some((_, old)) => *old = line,
+                None => lines.push((name, line)),
             }
         }
-        let value = |name: &str| self.lookup(name).unwrap_or_default();
-        names
-            .iter()
-            .map(|name| format!("{name}={}", value(name)))
-            .collect()
+        lines.into_iter().map(|(_, line)| line).collect()
     }
 
     /// Returns how the history names a RUN of these arguments:

@@ -257,8 +257,6 @@ fn stage_names_are_lower_cased_and_checked() {
         "FROM x AS 1a",
         "FROM x AS a/b",
         "FROM x AS é",
-        "FROM x AS Scratch",
-        "FROM x AS context",
         "FROM x AS",
         "FROM x y",
         "FROM x IS y",
@@ -266,6 +264,31 @@ fn stage_names_are_lower_cased_and_checked() {
     ] {
         assert_eq!(errors(text).len(), 1, "{text}");
     }
+}
+
+/// SEMANTICS 2
+#[test]
+fn another_frontend_is_refused_wherever_it_is_named() {
+    let found = errors("# syntax=example.com/my/front:1 arg\nFROM x");
+    assert_eq!(
+        found[0].message,
+        "this file is written for another frontend, example.com/my/front:1"
+    );
+    assert_eq!(errors("#!x\n# syntax=example.com/front\nFROM x").len(), 1);
+    let with = |text: &str, frontend: &str| {
+        parse_for(&Source::new("Dockerfile", text), Some(frontend)).map_err(|found| found.0.len())
+    };
+    assert!(with("# syntax=example.com/front\nFROM x", "docker/dockerfile:1").is_ok());
+    assert_eq!(with("FROM x", "example.com/front"), Err(1));
+}
+
+/// A check warns of these, see ReservedStageName, and the build goes on.
+/// SEMANTICS 9
+#[test]
+fn reserved_stage_names_are_accepted() {
+    let found = file("FROM x AS Scratch\nFROM y AS context");
+    assert_eq!(found.stages[0].name.as_deref(), Some("scratch"));
+    assert_eq!(found.stages[1].name.as_deref(), Some("context"));
 }
 
 #[test]
