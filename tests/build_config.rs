@@ -34,6 +34,7 @@ fn history(image: &Image) -> Vec<(String, bool)> {
         .collect()
 }
 
+/// SEMANTICS 59
 #[test]
 fn every_instruction_reaches_config_and_history() {
     let kiln = Kiln::new();
@@ -114,11 +115,13 @@ fn every_instruction_reaches_config_and_history() {
     );
 }
 
+/// SEMANTICS 29
 #[test]
 fn scratch_has_a_directory_and_a_path() {
     assert_eq!(config(""), json!({"Env": [PATH], "WorkingDir": "/"}));
 }
 
+/// SEMANTICS 59
 #[test]
 fn history_has_as_many_full_entries_as_there_are_layers() {
     let kiln = Kiln::new();
@@ -151,6 +154,7 @@ fn history_has_as_many_full_entries_as_there_are_layers() {
     assert_eq!(image.config["created"], created(last));
 }
 
+/// SEMANTICS 55
 #[test]
 fn entrypoint_clears_an_inherited_cmd_only() {
     let kiln = Kiln::new();
@@ -188,6 +192,7 @@ fn entrypoint_clears_an_inherited_cmd_only() {
     );
 }
 
+/// SEMANTICS 56
 #[test]
 fn healthcheck_replaces_as_a_whole_and_is_inherited() {
     let kiln = Kiln::new();
@@ -211,6 +216,7 @@ fn healthcheck_replaces_as_a_whole_and_is_inherited() {
     );
 }
 
+/// SEMANTICS 31
 #[test]
 fn environment_keeps_its_order_and_replaces_in_place() {
     let kiln = Kiln::new();
@@ -233,6 +239,7 @@ fn environment_keeps_its_order_and_replaces_in_place() {
     );
 }
 
+/// SEMANTICS 24
 #[test]
 fn only_env_reaches_the_config() {
     let kiln = Kiln::new();
@@ -243,6 +250,7 @@ fn only_env_reaches_the_config() {
     assert_eq!(image.setting("Env"), &json!([PATH, "E=1-given"]));
 }
 
+/// SEMANTICS 58
 #[test]
 fn labels_of_the_command_line_come_last_and_are_literal() {
     let kiln = Kiln::new();
@@ -257,6 +265,7 @@ fn labels_of_the_command_line_come_last_and_are_literal() {
     );
 }
 
+/// SEMANTICS 20
 #[test]
 fn variables_are_expanded_where_the_reference_says() {
     let config = config(
@@ -274,6 +283,7 @@ fn variables_are_expanded_where_the_reference_says() {
     assert_eq!(config["Healthcheck"]["Test"][1], "$V");
 }
 
+/// SEMANTICS 57
 #[test]
 fn workdir_makes_directories_that_its_user_owns() {
     let kiln = Kiln::new();
@@ -298,6 +308,7 @@ fn workdir_makes_directories_that_its_user_owns() {
     assert!(image.tree.get("/x").is_none());
 }
 
+/// SEMANTICS 57
 #[test]
 fn workdir_on_scratch_is_a_layer() {
     let kiln = Kiln::new();
@@ -324,6 +335,7 @@ fn workdir_follows_links_within_the_image() {
     assert_eq!(image.setting("WorkingDir"), "/up/other");
 }
 
+/// SEMANTICS 58
 #[test]
 fn volume_makes_no_directory_and_later_writes_are_kept() {
     let kiln = Kiln::new();
@@ -357,6 +369,7 @@ fn a_user_or_directory_that_expands_to_nothing_is_accepted_as_by_docker() {
     assert_eq!(config["User"], Value::Null);
 }
 
+/// SEMANTICS 58
 #[test]
 fn wrong_values_are_refused_with_their_place() {
     let kiln = Kiln::new();

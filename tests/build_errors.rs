@@ -48,6 +48,7 @@ fn fails(kiln: &Kiln, options: &[&str], dockerfile: &str, expected: &str) {
     assert_clean(kiln, &output);
 }
 
+/// SEMANTICS 5
 #[test]
 fn mistyped_instruction_and_flag() {
     let kiln = Kiln::new();
@@ -129,6 +130,7 @@ fn mistyped_stage_that_is_no_image_either() {
     assert_clean(&kiln, &output);
 }
 
+/// SEMANTICS 28
 #[test]
 fn stage_from_itself_and_from_a_later_one() {
     let kiln = Kiln::new();
@@ -170,6 +172,7 @@ error: circular dependency: a needs b, which needs a
     assert_clean(&kiln, &output);
 }
 
+/// SEMANTICS 10
 #[test]
 fn empty_dockerfile() {
     let kiln = Kiln::new();

@@ -443,6 +443,7 @@ mod tests {
         }
     }
 
+    /// SEMANTICS 17
     #[test]
     fn quotes_and_escapes_follow_the_shell() {
         let cases = [
@@ -468,6 +469,7 @@ mod tests {
         }
     }
 
+    /// SEMANTICS 16
     #[test]
     fn unset_names_are_empty_and_broken_forms_are_errors() {
         let cases = [
@@ -506,6 +508,7 @@ mod tests {
         }
     }
 
+    /// SEMANTICS 18
     #[test]
     fn every_form_of_substitution() {
         let cases = [
@@ -567,6 +570,7 @@ mod tests {
         assert_eq!(expand("C:\\x`$HOME", &env, '`').unwrap(), "C:\\x$HOME");
     }
 
+    /// SEMANTICS 21
     #[test]
     fn words_are_split_after_expansion() {
         let cases: [(&str, &[&str]); 7] = [
@@ -587,6 +591,7 @@ mod tests {
         }
     }
 
+    /// SEMANTICS 12
     #[test]
     fn a_heredoc_keeps_quotes_and_knows_backslashes_only() {
         let cases = [

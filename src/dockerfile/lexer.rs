@@ -416,6 +416,7 @@ mod tests {
         std::iter::from_fn(|| lexer.logical().map(|line| line.text)).collect()
     }
 
+    /// SEMANTICS 3, SEMANTICS 4
     #[test]
     fn continuations_are_joined_as_the_reference_joins_them() {
         let cases: [(&str, &[&str]); 12] = [
@@ -437,6 +438,7 @@ mod tests {
         }
     }
 
+    /// SEMANTICS 4
     #[test]
     fn blank_lines_in_a_continuation_are_noted() {
         let source = Source::new("Dockerfile", "RUN a \\\n\nb");
@@ -458,12 +460,14 @@ mod tests {
         assert_eq!((all.start, all.end), (5, source.text.len()));
     }
 
+    /// SEMANTICS 8
     #[test]
     fn lines_may_be_of_any_length() {
         let text = format!("RUN {}", "a".repeat(1 << 20));
         assert_eq!(lines(&text), [text]);
     }
 
+    /// SEMANTICS 1
     #[test]
     fn directives_stand_at_the_very_top_only() {
         let cases = [
@@ -496,6 +500,7 @@ mod tests {
         assert_eq!(lexer.logical().unwrap().text, "FROM x");
     }
 
+    /// SEMANTICS 1
     #[test]
     fn directive_errors() {
         let cases = [
@@ -516,6 +521,7 @@ mod tests {
         }
     }
 
+    /// SEMANTICS 1, SEMANTICS 2
     #[test]
     fn official_frontends_are_accepted_and_keep_their_case() {
         for value in [

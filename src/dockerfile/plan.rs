@@ -549,6 +549,7 @@ mod tests {
         BaseRef::Image(name.to_owned())
     }
 
+    /// SEMANTICS 9, SEMANTICS 28
     #[test]
     fn unused_stages_are_left_out() {
         let text = "FROM a AS a\nFROM b AS b\nFROM a AS c\nCOPY --from=b / /\nFROM scratch\n\
@@ -563,6 +564,7 @@ mod tests {
         assert_eq!(last.sources["B"], BaseRef::Stage(1));
     }
 
+    /// SEMANTICS 28
     #[test]
     fn names_are_stages_first_and_images_else() {
         let text = "FROM debian AS Debian\nFROM DEBIAN AS x\nCOPY --from=busybox:1 / /\n\
@@ -583,6 +585,7 @@ mod tests {
         assert_eq!(plan.stages[3].base, BaseRef::Stage(1));
     }
 
+    /// SEMANTICS 28
     #[test]
     fn later_stages_and_cycles_are_errors() {
         let cases = [
@@ -627,6 +630,7 @@ mod tests {
         );
     }
 
+    /// SEMANTICS 22
     #[test]
     fn from_lines_see_global_args_only() {
         let text = "ARG NAME=debian TAG=1 FULL=$NAME:$TAG\nFROM ${FULL}-slim\nFROM x:$TARGETARCH";
@@ -699,6 +703,7 @@ mod tests {
         );
     }
 
+    /// SEMANTICS 30
     #[test]
     fn triggers_of_a_stage_belong_to_its_child() {
         let text = "FROM a AS files\nFROM b AS parent\nONBUILD COPY --from=files / /\nFROM parent";
@@ -709,6 +714,7 @@ mod tests {
         assert_eq!(plan_with(text, "parent", &[]).unwrap().order, [1]);
     }
 
+    /// SEMANTICS 37
     #[test]
     fn triggers_of_an_image_may_need_further_stages() {
         let text = "FROM a AS files\nFROM b";

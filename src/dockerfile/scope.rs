@@ -236,6 +236,7 @@ mod tests {
         )
     }
 
+    /// SEMANTICS 19
     #[test]
     fn one_env_sees_the_old_environment_and_one_arg_its_earlier_items() {
         let scope = run(&[], "ENV abc=hello\nENV abc=bye def=$abc\nENV ghi=$abc");
@@ -245,6 +246,7 @@ mod tests {
         assert_eq!(scope.lookup("b").as_deref(), Some("1"));
     }
 
+    /// SEMANTICS 22, SEMANTICS 23, SEMANTICS 24
     #[test]
     fn priority_of_values() {
         let given = &[("GIVEN", "cli")];
@@ -270,6 +272,7 @@ mod tests {
         }
     }
 
+    /// SEMANTICS 25
     #[test]
     fn a_stage_on_a_stage_keeps_its_args_and_the_config_wins() {
         let parent = run(&[], "ARG A=1\nENV B=env\nARG B=arg");
@@ -285,6 +288,7 @@ mod tests {
         assert_eq!(scope.key_environment()[0], ("PATH".into(), "/x".into()));
     }
 
+    /// SEMANTICS 59
     #[test]
     fn history_lists_each_declared_arg_once() {
         let scope = run(&[], "ARG A=1 UNSET\nARG A=2");
@@ -300,6 +304,7 @@ mod tests {
         );
     }
 
+    /// SEMANTICS 26
     #[test]
     fn proxies_reach_a_run_and_nothing_else() {
         let given = &[("http_proxy", "p"), ("NO_PROXY", "n"), ("ftp_proxy", "")];
@@ -323,6 +328,7 @@ mod tests {
         assert_eq!(declared.key_environment().len(), 2);
     }
 
+    /// SEMANTICS 58
     #[test]
     fn blank_names_are_refused_after_expansion() {
         let file = parse(&Source::new("D", "FROM x\nENV \"$NONE\"=1")).unwrap();
