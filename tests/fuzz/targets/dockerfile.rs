@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use kiln::dockerfile::{self, Dockerfile, InstructionKind, Plan, Source, Span, parse_onbuild_trigger};
+use kiln::dockerfile::{
+    self, Dockerfile, InstructionKind, Plan, Source, Span, parse_onbuild_trigger,
+};
 use libfuzzer_sys::fuzz_target;
 
 fn within(source: &Source, span: Span) {
@@ -18,12 +20,17 @@ fn check_file(source: &Source, file: &Dockerfile) {
     let in_stages = file.stages.iter().flat_map(|stage| {
         within(source, stage.span);
         assert!(stage.span.start <= stage.from.span.start);
-        [stage.from.span].into_iter().chain(stage.instructions.iter().map(|i| i.span))
+        [stage.from.span]
+            .into_iter()
+            .chain(stage.instructions.iter().map(|i| i.span))
     });
     // One after the other, without overlapping.
     for span in arguments.chain(in_stages) {
         within(source, span);
-        assert!(span.start >= end && span.end > span.start, "{span:?} after {end}");
+        assert!(
+            span.start >= end && span.end > span.start,
+            "{span:?} after {end}"
+        );
         end = span.end;
     }
     for instruction in file.stages.iter().flat_map(|stage| &stage.instructions) {
@@ -31,7 +38,11 @@ fn check_file(source: &Source, file: &Dockerfile) {
         let written = &source.text[instruction.span.start..];
         // A continuation may stand within the name.
         if !written[..written.len().min(name.len())].contains(['\\', '`']) {
-            assert!(written.get(..name.len()).is_some_and(|w| w.eq_ignore_ascii_case(name)));
+            assert!(
+                written
+                    .get(..name.len())
+                    .is_some_and(|w| w.eq_ignore_ascii_case(name))
+            );
         }
         if let InstructionKind::OnBuild(trigger) = &instruction.kind {
             // What the config keeps is read again by whoever builds on the image.

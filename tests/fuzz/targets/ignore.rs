@@ -27,7 +27,11 @@ fuzz_target!(|input: &str| {
     }
     let found = file.decide(path.as_bytes()).excluded;
     let mut walked = file.root();
-    for end in path.match_indices('/').map(|(at, _)| at).chain([path.len()]) {
+    for end in path
+        .match_indices('/')
+        .map(|(at, _)| at)
+        .chain([path.len()])
+    {
         // A subtree that is not walked must have nothing in it.
         if !found && end < path.len() {
             let below = file.decide(&path.as_bytes()[..end]).excluded;

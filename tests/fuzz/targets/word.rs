@@ -40,5 +40,8 @@ fuzz_target!(|input: &str| {
         text: format!("'{}'", text.replace('\'', "")),
         span: Span::default(),
     };
-    assert_eq!(quoted.expand(&lookup, escape).unwrap(), text.replace('\'', ""));
+    assert_eq!(
+        quoted.expand(&lookup, escape).unwrap(),
+        text.replace('\'', "")
+    );
 });
