@@ -404,3 +404,39 @@ fn wrong_values_are_refused_with_their_place() {
         assert!(stderr.contains("--> Dockerfile:2:"), "{stderr}");
     }
 }
+
+/// SEMANTICS 60
+#[test]
+fn source_date_epoch_comes_from_the_environment_an_argument_or_the_file() {
+    let kiln = Kiln::new();
+    let created = |image: &Image| image.config["created"].as_str().unwrap().to_owned();
+    let image = built(&kiln, "ARG SOURCE_DATE_EPOCH=0\nFROM scratch\nLABEL a=b\n");
+    assert_eq!(created(&image), "1970-01-01T00:00:00Z");
+    let plain = "FROM scratch\nARG SOURCE_DATE_EPOCH\nLABEL a=$SOURCE_DATE_EPOCH\n";
+    let kiln = Kiln::new().env("SOURCE_DATE_EPOCH", "86400");
+    let image = built(&kiln, plain);
+    assert_eq!(created(&image), "1970-01-02T00:00:00Z");
+    assert_eq!(image.setting("Labels"), &json!({"a": "86400"}));
+    let options = ["--build-arg", "SOURCE_DATE_EPOCH=1"];
+    kiln.build_with(&options, plain, &[]).ok();
+    assert_eq!(created(&kiln.image("test")), "1970-01-01T00:00:01Z");
+    let options = ["--build-arg", "SOURCE_DATE_EPOCH=today"];
+    let stderr = kiln.build_with(&options, plain, &[]).fails().stderr();
+    let expected = "error: invalid SOURCE_DATE_EPOCH: \"today\"\n --> Dockerfile\n\
+                    hint: it is a number of seconds since 1970, as date +%s prints it\n";
+    assert!(stderr.ends_with(expected), "{stderr}");
+}
+
+/// SEMANTICS 2
+#[test]
+fn frontends_are_named_by_the_file_or_by_an_argument() {
+    let kiln = Kiln::new();
+    let foreign = "# syntax=example.com/front:1\nFROM scratch\n";
+    let message = "error: this file is written for another frontend, example.com/front:1\n";
+    kiln.build(foreign, &[]).fails_with(message);
+    let official = ["--build-arg", "BUILDKIT_SYNTAX=docker/dockerfile:1.20"];
+    kiln.build_with(&official, foreign, &[]).ok();
+    let other = ["--build-arg", "BUILDKIT_SYNTAX=example.com/front:1"];
+    kiln.build_with(&other, "FROM scratch\n", &[])
+        .fails_with(message);
+}

@@ -1,6 +1,7 @@
 //! Ports of EXPOSE and the signal of STOPSIGNAL, both read after expansion.
 
-use std::net::IpAddr;
+// The type alone: an address in a text, and no network.
+use core::net::IpAddr;
 
 use super::suggest::did_you_mean;
 

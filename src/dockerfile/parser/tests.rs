@@ -716,3 +716,37 @@ fn no_input_makes_the_parser_panic() {
     }
     assert!(parsed > 1000, "{parsed}");
 }
+
+/// SEMANTICS 8
+#[test]
+fn many_lines_and_words_take_no_quadratic_time() {
+    let many = 100_000;
+    let texts = [
+        format!("FROM x\nRUN a{}", " \\\n b".repeat(many)),
+        format!("FROM x\nRUN a{} \\\nb", " \\\n# c\n".repeat(many)),
+        format!("FROM x\nCOPY{} /x/", " \\\n a".repeat(many)),
+        format!("FROM x\nENV{}", " \\\n A=1".repeat(many)),
+        format!("FROM x\nRUN <<E\n{}E", "x\n".repeat(many)),
+        format!("FROM x\n{}", "RUN x\n".repeat(many)),
+        format!("FROM x\n{}", "COPY <<E /x\nE\n".repeat(many)),
+        format!("FROM x\nCOPY {} /x/", "--exclude=a ".repeat(many)),
+        format!("FROM x\nUSER {}", "\"a\"$B".repeat(many)),
+    ];
+    for text in texts {
+        let start = std::time::Instant::now();
+        let found = parse(&Source::new("Dockerfile", text.as_str()));
+        assert!(start.elapsed().as_secs() < 10, "{:.40}", text);
+        drop(found);
+    }
+}
+
+#[test]
+fn a_nul_character_is_refused_where_it_would_count() {
+    let found = errors("FROM x\nENV A=a\0b");
+    assert_eq!(
+        found[0].message,
+        "a NUL character can't stand in an instruction"
+    );
+    assert_eq!(found[0].span.start, 14);
+    assert!(parse(&Source::new("D", "# \0\nFROM x")).is_ok());
+}
