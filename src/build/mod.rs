@@ -28,7 +28,7 @@ use key::Key;
 use schedule::Schedule;
 
 use crate::context::{self, Context};
-use crate::dockerfile::{self, Dockerfile, Plan, Source, Stage};
+use crate::dockerfile::{self, Diagnostic, Diagnostics, Dockerfile, Plan, Source, Span, Stage};
 use crate::event::{Event, Reporter, StepId, StepOutcome};
 use crate::image::{Digest, ImageConfig, Platform, Reference};
 use crate::layer::Timestamp;
@@ -138,7 +138,8 @@ pub fn build(shop: &Workshop<'_>, options: &Options) -> Result<Built, BuildError
         diagnostics,
         source_text: source.clone(),
     };
-    let file = dockerfile::parse(&source).map_err(wrong)?;
+    let frontend = options.build_args.get("BUILDKIT_SYNTAX");
+    let file = dockerfile::parse_for(&source, frontend.map(String::as_str)).map_err(wrong)?;
     let platform = options.platform.clone().unwrap_or_else(Platform::host);
     let predefined = predefined_args(&platform, options.target.as_deref());
     let plan = file
@@ -162,7 +163,7 @@ pub fn build(shop: &Workshop<'_>, options: &Options) -> Result<Built, BuildError
             hint: Some("a stage takes one with ARG NAME".to_owned()),
         });
     }
-    let epoch = source_date_epoch(options);
+    let epoch = source_date_epoch(&plan).map_err(wrong)?;
     let build = Build {
         shop,
         options,
@@ -183,9 +184,20 @@ pub fn build(shop: &Workshop<'_>, options: &Options) -> Result<Built, BuildError
 
 /// Returns the time that new things get where the caller gives it.
 /// See <https://reproducible-builds.org/specs/source-date-epoch/>.
-fn source_date_epoch(options: &Options) -> Option<jiff::Timestamp> {
-    let seconds = options.build_args.get("SOURCE_DATE_EPOCH")?.parse().ok()?;
-    jiff::Timestamp::from_second(seconds).ok()
+fn source_date_epoch(plan: &Plan) -> Result<Option<jiff::Timestamp>, Diagnostics> {
+    let Some(text) = plan.setting("SOURCE_DATE_EPOCH") else {
+        return Ok(None);
+    };
+    let seconds = text.parse().ok();
+    match seconds.and_then(|seconds| jiff::Timestamp::from_second(seconds).ok()) {
+        Some(time) => Ok(Some(time)),
+        None => Err(Diagnostic::new(
+            Span::default(),
+            format!("invalid SOURCE_DATE_EPOCH: {text:?}"),
+        )
+        .hinted("it is a number of seconds since 1970, as date +%s prints it")
+        .into()),
+    }
 }
 
 /// Returns the arguments that a stage may declare without giving them a value.
@@ -198,13 +210,13 @@ fn predefined_args(target: &Platform, stage: Option<&str>) -> BTreeMap<String, S
         };
         set("PLATFORM", platform.to_string());
         set("OS", platform.os.clone());
+        set("OSVERSION", String::new());
         set("ARCH", platform.architecture.clone());
         set("VARIANT", platform.variant.clone().unwrap_or_default());
     }
-    args.insert(
-        "TARGETSTAGE".to_owned(),
-        stage.unwrap_or("default").to_owned(),
-    );
+    if let Some(stage) = stage.filter(|stage| !stage.is_empty()) {
+        args.insert("TARGETSTAGE".to_owned(), stage.to_owned());
+    }
     args
 }
 

@@ -24,7 +24,7 @@ const TAIL: usize = 64 << 10;
 /// How many logs of failed steps are kept.
 const LOGS: usize = 20;
 
-/// The host name that a step sees.
+/// The host name that a step sees, where the build argument for it is not given.
 const HOSTNAME: &str = "kiln";
 
 /// What a step's output goes to.
@@ -92,12 +92,15 @@ impl Build<'_> {
             "" => "/".to_owned(),
             dir => dir.to_owned(),
         };
+        let given = self.options.build_args.get("BUILDKIT_SANDBOX_HOSTNAME");
+        let hostname = given.map_or(HOSTNAME, |name| name.as_str());
         let mut key = self.key("run");
         key.text(&self.platform.to_string())
             .list(&args)
             .text(&working_dir)
             .text(&config.user)
-            .number(network as u64);
+            .number(network as u64)
+            .text(hostname);
         for (name, value) in state.scope.key_environment() {
             key.text(name).text(value);
         }
@@ -127,7 +130,7 @@ impl Build<'_> {
             cwd: working_dir.as_bytes().to_vec(),
             user: identity.user,
             network,
-            hostname: HOSTNAME.to_owned(),
+            hostname: hostname.to_owned(),
             stdio: [
                 sandbox::dev_null().map_err(SandboxError::from)?,
                 stdout_end,

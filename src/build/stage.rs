@@ -322,7 +322,9 @@ impl Build<'_> {
                 &mut state.cmd_is_own,
             )
             .map_err(|error| here(error.into()))?;
-            state.config.history.push(history(created_by, None, true));
+            if let Some(created_by) = created_by {
+                state.config.history.push(history(created_by, None, true));
+            }
             return Ok(());
         }
         // What a step waits for is not part of its time.

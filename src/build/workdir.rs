@@ -17,11 +17,7 @@ impl Build<'_> {
         step: &Running,
     ) -> Step<Outcome> {
         let path = state.scope.expand(word)?;
-        if path.is_empty() {
-            return Err(Trouble::new(
-                "WORKDIR needs a directory: it expands to nothing",
-            ));
-        }
+        // One that expands to nothing is the directory as it is.
         let path = join_path(&state.config.config.working_dir, &path);
         let created_by = format!("WORKDIR {path}");
         state.config.config.working_dir = path.clone();

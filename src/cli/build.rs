@@ -157,6 +157,10 @@ fn options(arguments: &Arguments) -> Result<(Options, Vec<OutputSpec>)> {
         outputs.push(archive::parse_output(text)?);
     }
     let mut build_args = BTreeMap::new();
+    // As docker's client passes it on; --build-arg overrides it.
+    if let Ok(seconds) = std::env::var("SOURCE_DATE_EPOCH") {
+        build_args.insert("SOURCE_DATE_EPOCH".to_owned(), seconds);
+    }
     for text in &arguments.build_arg {
         match text.split_once('=') {
             Some((name, value)) => {
