@@ -5,8 +5,11 @@ mod commit;
 mod copy;
 mod error;
 mod key;
+mod mount;
 mod run;
+mod secret;
 mod sources;
+mod ssh;
 mod stage;
 mod workdir;
 
@@ -20,6 +23,8 @@ use kiln_runtime::{Killer, Network};
 
 pub use error::{BuildError, RunFailure};
 use key::Key;
+pub use secret::{GivenError, Secret};
+pub use ssh::Ssh;
 
 use crate::context::{self, Context};
 use crate::dockerfile::{self, Dockerfile, Plan, Source};
@@ -51,6 +56,10 @@ pub struct Options {
     pub network: Network,
     /// `--label`, applied last.
     pub labels: Vec<(String, String)>,
+    /// `--secret`.
+    pub secrets: Vec<Secret>,
+    /// `--ssh`.
+    pub ssh: Vec<Ssh>,
     /// `--platform`; the host's where none is given.
     pub platform: Option<Platform>,
 }

@@ -9,12 +9,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use kiln_runtime::{Exit, Network};
 
 use super::error::{RunFailure, Step, Trouble};
-use super::stage::{Outcome, State};
+use super::mount::{By, Mounts, Script};
+use super::stage::{Origin, Outcome, State};
 use super::{Build, Running};
 use crate::dockerfile::{self, Invocation, Run, Security, Source, Span};
 use crate::event::{Event, Stream};
 use crate::layer::space_hint;
 use crate::sandbox::{self, Command, SandboxError};
+use crate::store::StepRecord;
 
 /// How much of a step's output is kept for the report of a failure, in bytes.
 const TAIL: usize = 64 << 10;
@@ -48,6 +50,7 @@ impl Build<'_> {
         &self,
         state: &State,
         run: &Run,
+        origins: &[Option<Origin>],
         source: &Arc<Source>,
         span: Span,
         step: &Running,
@@ -56,13 +59,6 @@ impl Build<'_> {
             return Err(Trouble::hinted(
                 "RUN --security=insecure is not possible without root",
                 "kiln never gives a step more rights than its own user has; leave the flag out",
-            ));
-        }
-        if let Some(mount) = run.mounts.first() {
-            let _ = mount;
-            return Err(Trouble::hinted(
-                "RUN --mount is not supported yet",
-                "COPY what the step needs; caches, secrets and ssh come with a later version",
             ));
         }
         let network = match run.network {
@@ -75,33 +71,58 @@ impl Build<'_> {
             .shell
             .clone()
             .unwrap_or_else(|| vec!["/bin/sh".to_owned(), "-c".to_owned()]);
+        let mut script = None;
         let args = match run.invocation() {
             Invocation::Exec(args) => args,
             Invocation::Shell(text) => shell.into_iter().chain([text]).collect(),
-            Invocation::Script { .. } => {
-                return Err(Trouble::hinted(
-                    "a RUN heredoc that starts with #! is not supported yet",
-                    "leave the #! line out: the text is then given to the shell",
-                ));
+            Invocation::Script { name, content } => {
+                let target = script_path(&name);
+                script = Some((target.clone(), content));
+                vec![target]
             }
         };
+        let mounts = Mounts::plan(run, state, self.context, origins)?;
         let created_by = state.scope.run_history(&args);
         let working_dir = match config.working_dir.as_str() {
             "" => "/",
             dir => dir,
         };
-        let mut key = self.key("run");
-        key.chain(state.stack.chain_id())
-            .text(&self.platform.to_string())
-            .list(&args)
-            .text(working_dir)
-            .text(&config.user)
-            .number(network as u64);
-        for (name, value) in state.scope.key_environment() {
-            key.text(name).text(value);
+        let key = |by: By| -> Step<String> {
+            let mut key = self.key("run");
+            key.chain(state.stack.chain_id())
+                .text(&self.platform.to_string())
+                .list(&args)
+                .text(working_dir)
+                .text(&config.user)
+                .number(network as u64);
+            for (name, value) in state.scope.key_environment() {
+                key.text(name).text(value);
+            }
+            if let Some((_, content)) = &script {
+                key.text("script").text(content);
+            }
+            if !run.mounts.is_empty() {
+                mounts.add_to_key(key.text("mounts"), by)?;
+            }
+            Ok(key.finish())
+        };
+        // The layers that mounts are from say enough where they are known: then none is read.
+        let mut keys = vec![key(By::Identity)?];
+        let mut found = self.recall(state, &keys[0], &created_by)?;
+        if found.is_none() && mounts.have_layers() {
+            keys.push(key(By::Content)?);
+            found = self.recall(state, &keys[1], &created_by)?;
+            if let Some(outcome) = &found
+                && let (Some(layer), Some(created)) = (&outcome.layer, &outcome.created)
+            {
+                let record = StepRecord {
+                    diff_id: Some(layer.meta.diff_id.clone()),
+                    created: created.clone(),
+                };
+                self.shop.store.write_step_record(&keys[0], &record)?;
+            }
         }
-        let key = key.finish();
-        if let Some(outcome) = self.recall(state, &key, &created_by)? {
+        if let Some(outcome) = found {
             return Ok(outcome);
         }
 
@@ -111,7 +132,16 @@ impl Build<'_> {
             env.push(("HOME".to_owned(), sandbox::home_of(&identity)));
         }
         let sandboxes = self.sandboxes()?;
-        let root = sandboxes.root(&state.stack, &state.view, working_dir.as_bytes())?;
+        let script = script
+            .as_ref()
+            .map(|(target, content)| Script { target, content });
+        let prepared = self.prepare_mounts(&mounts, script.as_ref(), state, sandboxes, step)?;
+        for (name, value) in &prepared.env {
+            env.retain(|(other, _)| other != name);
+            env.push((name.clone(), value.clone()));
+        }
+        let cwd = working_dir.as_bytes();
+        let root = sandboxes.root(&state.stack, &state.view, cwd, &prepared.points)?;
         let pipe = || {
             nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)
                 .map_err(|errno| SandboxError::from(kiln_runtime::Error::call("pipe2", errno)))
@@ -125,6 +155,7 @@ impl Build<'_> {
             user: identity.user,
             network,
             hostname: HOSTNAME.to_owned(),
+            mounts: prepared.mounts,
             stdio: [
                 sandbox::dev_null().map_err(SandboxError::from)?,
                 stdout_end,
@@ -133,7 +164,7 @@ impl Build<'_> {
         };
         let mut running = match sandboxes.start(&root, command) {
             Ok(running) => running,
-            Err(error) => return Err(explain_exec(error, state, &args)),
+            Err(error) => return Err(explain_exec(error, state, &args, script.as_ref())),
         };
         (self.shop.on_step)(running.killer().map_err(SandboxError::from)?);
         let path = self.shop.session.file()?;
@@ -149,6 +180,8 @@ impl Build<'_> {
         });
         let exit = exit?;
         drop(running);
+        // Others may wait for its caches.
+        drop(prepared.held);
         if !exit.success() {
             return Err(self.failure(step, source, span, args, exit, output));
         }
@@ -160,7 +193,12 @@ impl Build<'_> {
             changes.kind,
             Default::default(),
         )?;
-        self.record(&key, &layer)?;
+        // What changed while it was copied is no longer what the key was made of.
+        if prepared.stable {
+            for key in &keys {
+                self.record(key, &layer)?;
+            }
+        }
         Ok(Outcome::made(created_by, layer))
     }
 
@@ -219,9 +257,35 @@ impl Build<'_> {
     }
 }
 
+/// Returns where a heredoc with `#!` is mounted: the reference uses the same place, which
+/// scripts see as `$0`.
+fn script_path(name: &str) -> String {
+    let name = match name {
+        "." | ".." => "script",
+        name if name.contains('/') => "script",
+        name => name,
+    };
+    format!("/dev/pipes/{name}")
+}
+
 /// Says why a command could not be executed in terms of the image.
-fn explain_exec(error: SandboxError, state: &State, args: &[String]) -> Trouble {
+fn explain_exec(
+    error: SandboxError,
+    state: &State,
+    args: &[String],
+    script: Option<&Script<'_>>,
+) -> Trouble {
     use nix::errno::Errno;
+    if let (SandboxError::Runtime(kiln_runtime::Error::Interpreter(_)), Some(script)) =
+        (&error, script)
+    {
+        let line = script.content.lines().next().unwrap_or_default();
+        return Trouble::hinted(
+            format!("the script begins with {line:?}, which the image does not have"),
+            "install that program in an earlier step, or name one that is there; \
+             without a #! line the text is given to the shell",
+        );
+    }
     let SandboxError::Runtime(kiln_runtime::Error::Exec { program, errno }) = &error else {
         return error.into();
     };

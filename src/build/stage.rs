@@ -10,7 +10,7 @@ use crate::dockerfile::{
     parse_onbuild_trigger, suggest,
 };
 use crate::event::StepOutcome;
-use crate::image::{HistoryEntry, ImageConfig, Platform};
+use crate::image::{ChainId, HistoryEntry, ImageConfig, Platform};
 use crate::layer::View;
 use crate::sandbox::DEFAULT_PATH;
 use crate::store::{Layer, Stack, StepRecord};
@@ -41,6 +41,13 @@ pub(super) struct Finished {
     pub(super) view: View,
     pub(super) config: ImageConfig,
     pub(super) scope: Scope,
+}
+
+/// A tree that `--from` names.
+pub(super) struct Origin {
+    pub(super) view: View,
+    /// The layers that it is made of.
+    pub(super) chain_id: Option<ChainId>,
 }
 
 /// What an instruction came to, for its line of history and of progress.
@@ -305,10 +312,18 @@ impl Build<'_> {
         step: &Running,
     ) -> Step<Outcome> {
         match &instruction.kind {
-            InstructionKind::Run(run) => self.run_step(state, run, source, span, step),
+            InstructionKind::Run(run) => {
+                let mut origins = Vec::new();
+                for mount in &run.mounts {
+                    let named = mount.from.as_deref();
+                    let origin = named.map(|name| self.source_of(plan, state, name, done, step));
+                    origins.push(origin.transpose()?);
+                }
+                self.run_step(state, run, &origins, source, span, step)
+            }
             InstructionKind::Copy(copy) => {
                 let from = match &copy.from {
-                    Some(word) => Some(self.source_of(plan, state, &word.text, done, step)?),
+                    Some(word) => Some(self.source_of(plan, state, &word.text, done, step)?.view),
                     None => None,
                 };
                 self.copy_step(state, instruction, &copy.files, from, copy.parents)
@@ -327,20 +342,29 @@ impl Build<'_> {
         name: &str,
         done: &BTreeMap<usize, Finished>,
         step: &Running,
-    ) -> Step<View> {
+    ) -> Step<Origin> {
         let unknown = || Trouble::new(format!("there is no stage or image {name:?}"));
         let planned = &plan.stages[state.index];
         match planned.sources.get(name).ok_or_else(unknown)? {
-            BaseRef::Scratch => Ok(View::new(Vec::new())),
+            BaseRef::Scratch => Ok(Origin {
+                view: View::new(Vec::new()),
+                chain_id: None,
+            }),
             BaseRef::Stage(index) => {
                 let finished = done.get(index).ok_or_else(unknown)?;
-                Ok(finished.view.clone())
+                Ok(Origin {
+                    view: finished.view.clone(),
+                    chain_id: finished.stack.chain_id().cloned(),
+                })
             }
             BaseRef::Image(image) => {
                 let based = self.base_image(image, &self.platform, step);
                 let (_, stack, _) = based
                     .map_err(|trouble| self.suggest_stage(trouble.with_stage_hint(image), image))?;
-                Ok(self.shop.store.view(&stack)?)
+                Ok(Origin {
+                    view: self.shop.store.view(&stack)?,
+                    chain_id: stack.chain_id().cloned(),
+                })
             }
         }
     }
