@@ -627,3 +627,41 @@ fn security_sandbox_is_accepted_and_insecure_says_why_not() {
         )
     );
 }
+
+/// Binds of all kinds, where the kernel lacks something.
+#[track_caller]
+fn works_with(variable: &str, value: &str) {
+    let kiln = Kiln::new().env(variable, value);
+    let image = built(
+        &kiln,
+        &format!(
+            "RUN mkdir /s && echo s > /s/f && ln -s f /s/l\nFROM {}\n\
+             RUN --mount=target=/src --mount=type=cache,target=/src/deep/c --mount=from=0,source=s,target=/s,rw \
+               cat /src/f /s/l > /out && echo x > /s/f && cat /s/f >> /out && touch /src/deep/c/g && ! touch /src/no 2> /dev/null\n\
+             RUN --mount=source=f,target=/f --mount=type=tmpfs,target=/t cat /f >> /out",
+            base()
+        ),
+        &[("f", "file\n")],
+    );
+    assert_eq!(text(&image, "/out"), "file\ns\nx\nfile\n");
+    assert!(
+        image
+            .layers
+            .iter()
+            .skip(1)
+            .flatten()
+            .all(|name| name == "out"),
+        "{:?}",
+        image.layers
+    );
+}
+
+#[test]
+fn mounts_work_on_fuse_overlayfs() {
+    works_with("KILN_OVERLAY", "fuse");
+}
+
+#[test]
+fn mounts_work_without_the_new_mount_api() {
+    works_with("KILN_DISABLE", "fsmount");
+}

@@ -3,6 +3,7 @@
 
 mod layout;
 mod prepare;
+mod trees;
 
 use super::error::{Step, Trouble};
 use super::key::Key;

@@ -71,8 +71,10 @@ impl Build<'_> {
             .shell
             .clone()
             .unwrap_or_else(|| vec!["/bin/sh".to_owned(), "-c".to_owned()]);
+        let invocation = run.invocation();
+        let is_shell = matches!(invocation, Invocation::Shell(_));
         let mut script = None;
-        let args = match run.invocation() {
+        let args = match invocation {
             Invocation::Exec(args) => args,
             Invocation::Shell(text) => shell.into_iter().chain([text]).collect(),
             Invocation::Script { name, content } => {
@@ -164,7 +166,7 @@ impl Build<'_> {
         };
         let mut running = match sandboxes.start(&root, command) {
             Ok(running) => running,
-            Err(error) => return Err(explain_exec(error, state, &args, script.as_ref())),
+            Err(error) => return Err(explain_exec(error, state, is_shell, script.as_ref())),
         };
         (self.shop.on_step)(running.killer().map_err(SandboxError::from)?);
         let path = self.shop.session.file()?;
@@ -272,7 +274,7 @@ fn script_path(name: &str) -> String {
 fn explain_exec(
     error: SandboxError,
     state: &State,
-    args: &[String],
+    is_shell: bool,
     script: Option<&Script<'_>>,
 ) -> Trouble {
     use nix::errno::Errno;
@@ -304,20 +306,6 @@ fn explain_exec(
             "COPY what you need into the image, and use the exec form: RUN [\"/program\"]",
         );
     }
-    let exists = program.starts_with('/')
-        && state
-            .view
-            .resolve(program.as_bytes(), true)
-            .is_ok_and(|found| found.node.is_some());
-    if exists {
-        return Trouble::hinted(
-            format!(
-                "exec {program}: it is in the image, but not the interpreter or loader that it needs"
-            ),
-            "is it linked against another libc, or a script whose #! names a missing program?",
-        );
-    }
-    let is_shell = args.len() > 1 && args.get(1).is_some_and(|a| a == "-c");
     Trouble::hinted(
         format!("exec {program}: no such file in the image"),
         if is_shell {

@@ -20,6 +20,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::error::{Step, Trouble};
 use super::secret::GivenError;
+use crate::store::Session;
 
 /// An agent that the caller gives.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +63,7 @@ pub(super) struct Agent {
 /// Returns the agent of an id; nothing where none was given and none is required.
 pub(super) fn find(
     host: &HostHelper,
+    session: &Session,
     given: &[Ssh],
     id: &str,
     required: bool,
@@ -104,7 +106,7 @@ pub(super) fn find(
                     socket: socket.clone(),
                     _process: None,
                 })),
-                (0, keys) => start(host, id, keys).map(Some),
+                (0, keys) => start(host, session, id, keys).map(Some),
                 _ => Err(Trouble::new(format!(
                     "--ssh {id}=… takes one socket, or keys"
                 ))),
@@ -113,8 +115,11 @@ pub(super) fn find(
     }
 }
 
+/// The longest path that a socket can have here, in bytes.
+const SOCKET_PATH: usize = 107;
+
 /// Starts an agent for keys.
-fn start(host: &HostHelper, id: &str, keys: &[PathBuf]) -> Step<Agent> {
+fn start(host: &HostHelper, session: &Session, id: &str, keys: &[PathBuf]) -> Step<Agent> {
     let missing = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => Trouble::hinted(
             "ssh-agent is not installed, and keys given by --ssh are not used without it",
@@ -122,7 +127,14 @@ fn start(host: &HostHelper, id: &str, keys: &[PathBuf]) -> Step<Agent> {
         ),
         _ => Trouble::new(format!("cannot start ssh-agent: {error}")),
     };
-    let output = host.run("ssh-agent", &["-s"], b"").map_err(missing)?;
+    // With the session, its socket goes whatever happens; else it is where ssh-agent puts it.
+    let place = session.file()?;
+    let place = place.to_str().filter(|path| path.len() <= SOCKET_PATH);
+    let args: Vec<&str> = match place {
+        Some(path) => vec!["-s", "-a", path],
+        None => vec!["-s"],
+    };
+    let output = host.run("ssh-agent", &args, b"").map_err(missing)?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let value = |name: &str| {
         let (_, after) = text.split_once(&format!("{name}="))?;
