@@ -1,6 +1,5 @@
 //! COPY and ADD: files into a layer, without a mount and without a sandbox.
 
-use std::fs::File;
 use std::io::Read;
 
 use super::error::{Step, Trouble};
@@ -142,6 +141,7 @@ impl Build<'_> {
             kind: UpperKind::Overlay,
             overrides,
             inputs,
+            also: None,
             is_sound,
             lock: turn.lock,
         };
@@ -296,7 +296,7 @@ impl Job<'_> {
             let (_, mut reader) = Compression::decode(file).map_err(LayerError::Read)?;
             let destination = self.ensure_dir(writer, self.destination.as_bytes())?;
             writer.extract(&mut reader, &destination, self.owner, Limits::default())?;
-            return Ok(self.is_unchanged(&same, &selected.entries[0]));
+            return Ok(selected.entries[0].is_unchanged(&same));
         }
         let target = self.target_of(writer, &selected.name)?;
         self.write_entry(writer, selected, 0, &target, &target)
@@ -334,7 +334,7 @@ impl Job<'_> {
             FileKind::File => {
                 let file = self.tree.view().open_file(&entry.node)?;
                 writer.put_file_from(path, &file, &attributes)?;
-                return Ok(self.is_unchanged(&file, entry));
+                return Ok(entry.is_unchanged(&file));
             }
             FileKind::Symlink => {
                 let link = self.tree.view().read_link(&entry.node)?;
@@ -345,16 +345,6 @@ impl Job<'_> {
             kind => writer.put_special(path, kind, entry.node.stat.rdev, &attributes)?,
         }
         Ok(true)
-    }
-
-    fn is_unchanged(&self, file: &File, entry: &super::sources::Entry) -> bool {
-        use std::os::unix::fs::MetadataExt;
-        let stat = &entry.node.stat;
-        file.metadata().is_ok_and(|now| {
-            now.size() == stat.size
-                && now.mtime() == stat.mtime.seconds
-                && now.mtime_nsec() == i64::from(stat.mtime.nanoseconds)
-        })
     }
 
     /// Tells whether a file is an archive: whether, decompressed, it begins with a tar header.

@@ -171,6 +171,7 @@ macro_rules! troubles {
 troubles!(
     crate::dockerfile::ExpandError,
     crate::dockerfile::MetadataError,
+    crate::dockerfile::MountError,
     crate::layer::LayerError,
     crate::registry::CredentialsError,
     crate::sandbox::SandboxError,

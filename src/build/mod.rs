@@ -6,11 +6,14 @@ mod commit;
 mod copy;
 mod error;
 mod key;
+mod mount;
 mod pipeline;
 mod recall;
 mod run;
 mod schedule;
+mod secret;
 mod sources;
+mod ssh;
 mod stage;
 mod workdir;
 
@@ -26,6 +29,8 @@ pub use cancel::Cancel;
 pub use error::{BuildError, RunFailure};
 use key::Key;
 use schedule::Schedule;
+pub use secret::{GivenError, Secret};
+pub use ssh::Ssh;
 
 use crate::context::{self, Context};
 use crate::dockerfile::{self, Diagnostic, Diagnostics, Dockerfile, Plan, Source, Span, Stage};
@@ -63,6 +68,10 @@ pub struct Options {
     pub network: Network,
     /// `--label`, applied last.
     pub labels: Vec<(String, String)>,
+    /// `--secret`.
+    pub secrets: Vec<Secret>,
+    /// `--ssh`.
+    pub ssh: Vec<Ssh>,
     /// `--platform`; the host's where none is given.
     pub platform: Option<Platform>,
 }

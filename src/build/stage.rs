@@ -13,10 +13,10 @@ use crate::dockerfile::{
     apply_metadata, parse_onbuild_trigger, suggest,
 };
 use crate::event::StepOutcome;
-use crate::image::{HistoryEntry, ImageConfig, Platform};
+use crate::image::{ChainId, HistoryEntry, ImageConfig, Platform};
 use crate::layer::{UpperKind, View};
 use crate::sandbox::DEFAULT_PATH;
-use crate::store::{Layer, Stack};
+use crate::store::{Layer, Stack, StepRecord};
 
 /// A stage that is being built.
 pub(super) struct State {
@@ -74,6 +74,13 @@ pub(super) struct Finished {
     pub(super) scope: Variables,
 }
 
+/// A tree that `--from` names.
+pub(super) struct Origin {
+    pub(super) view: View,
+    /// The layers that it is made of.
+    pub(super) chain_id: Option<ChainId>,
+}
+
 /// What an instruction came to, for its line of history and of progress.
 pub(super) struct Outcome {
     /// The instruction in the words of docker's history.
@@ -105,6 +112,17 @@ impl Outcome {
         Outcome {
             created_by,
             result: Effect::Cached(layer, created),
+        }
+    }
+
+    /// Returns what is recorded of a step that was done before.
+    pub(super) fn record(&self) -> Option<StepRecord> {
+        match &self.result {
+            Effect::Cached(layer, created) => Some(StepRecord {
+                diff_id: layer.meta.diff_id.clone(),
+                created: created.clone(),
+            }),
+            _ => None,
         }
     }
 
@@ -404,10 +422,18 @@ impl Build<'_> {
             ..
         } = turn;
         match &instruction.kind {
-            InstructionKind::Run(run) => self.run_step(state, run, source, instruction.span, step),
+            InstructionKind::Run(run) => {
+                let mut origins = Vec::new();
+                for mount in &run.mounts {
+                    let named = mount.from.as_deref();
+                    let origin = named.map(|name| self.source_of(state, name, step));
+                    origins.push(origin.transpose()?);
+                }
+                self.run_step(state, run, &origins, source, instruction.span, step)
+            }
             InstructionKind::Copy(copy) => {
                 let from = match &copy.from {
-                    Some(word) => Some(self.source_of(state, &word.text, step)?),
+                    Some(word) => Some(self.source_of(state, &word.text, step)?.view),
                     None => None,
                 };
                 self.copy_step(state, instruction, &copy.files, from, copy.parents, step)
@@ -429,16 +455,28 @@ impl Build<'_> {
     }
 
     /// Returns the tree that `--from` names.
-    pub(super) fn source_of(&self, state: &State, name: &str, step: &Running) -> Step<View> {
+    pub(super) fn source_of(&self, state: &State, name: &str, step: &Running) -> Step<Origin> {
         let unknown = || Trouble::new(format!("there is no stage or image {name:?}"));
         match state.planned.sources.get(name).ok_or_else(unknown)? {
-            BaseRef::Scratch => Ok(View::new(Vec::new())),
-            BaseRef::Stage(index) => Ok(self.finished(*index)?.view.clone()),
+            BaseRef::Scratch => Ok(Origin {
+                view: View::new(Vec::new()),
+                chain_id: None,
+            }),
+            BaseRef::Stage(index) => {
+                let finished = self.finished(*index)?;
+                Ok(Origin {
+                    view: finished.view.clone(),
+                    chain_id: finished.stack.chain_id().cloned(),
+                })
+            }
             BaseRef::Image(image) => {
                 let based = self.base_image(image, &self.platform, step);
                 let (_, stack, _) = based
                     .map_err(|trouble| self.suggest_stage(trouble.with_stage_hint(image), image))?;
-                Ok(self.shop.store.view(&stack)?)
+                Ok(Origin {
+                    view: self.shop.store.view(&stack)?,
+                    chain_id: stack.chain_id().cloned(),
+                })
             }
         }
     }
