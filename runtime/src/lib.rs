@@ -24,7 +24,7 @@ pub mod sys;
 pub use builder::Builder;
 pub use error::Error;
 pub use features::{HostFeatures, OverlayChoice, overlay_kind};
-pub use host::{HostHelper, OUTPUT_LIMIT, Output};
+pub use host::{HostCommand, HostHelper, OUTPUT_LIMIT, Output};
 pub use overlay::{Layers, Overlay, OverlayKind, mount_directory, mount_file};
 pub use spec::{Mount, Network, Spec, User};
 pub use step::{Exit, Killer, Step};

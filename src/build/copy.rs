@@ -2,22 +2,52 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::sync::Arc;
 
-use super::Build;
 use super::error::{Step, Trouble};
+use super::key::Key;
+use super::remote::Remote;
 use super::sources::{Selected, Tree};
-use super::stage::{Outcome, State};
+use super::stage::{Origin, Outcome, State};
+use super::{Build, Running};
+use crate::context::Context;
 use crate::context::ignore::IgnoreFile;
 use crate::dockerfile::{AddFiles, Chmod, Files, Instruction, SourceArg, join_path};
-use crate::layer::{Attributes, Compression, FileKind, LayerError, LayerWriter, Limits, View};
+use crate::fetch::{Fetched, begins_archive, name_of_url};
+use crate::layer::{
+    Attributes, Compression, FileKind, LayerError, LayerWriter, Limits, Timestamp, View,
+};
 use crate::sandbox;
+use crate::store::{Layer, Verifying};
+
+/// What tells ADD from COPY.
+pub(super) struct Adding {
+    /// Whether archives of a tree are extracted.
+    extract: bool,
+    /// Whether those behind URLs are.
+    pub(super) unpack: bool,
+    /// `--checksum`.
+    pub(super) checksum: Option<String>,
+    /// `--keep-git-dir`.
+    pub(super) keep_git_dir: Option<bool>,
+}
 
 /// Something to be copied.
-enum Item {
+pub(super) enum Item {
     /// Out of a tree.
     Tree(Selected),
     /// Out of the Dockerfile.
     Document { name: String, content: String },
+    /// From elsewhere, and not here yet.
+    Remote(Remote),
+    /// From a URL.
+    Url {
+        url: String,
+        fetched: Fetched,
+        unpack: bool,
+    },
+    /// All of a tree that was brought.
+    Repository(View),
 }
 
 /// A COPY or ADD with all its words expanded.
@@ -25,6 +55,7 @@ struct Job<'a> {
     tree: Tree<'a>,
     from_context: bool,
     items: Vec<Item>,
+    excludes: IgnoreFile,
     destination: String,
     /// Whether the destination is a directory that the sources go into.
     into_directory: bool,
@@ -40,8 +71,9 @@ impl Build<'_> {
         state: &State,
         instruction: &Instruction,
         files: &Files,
-        from: Option<View>,
+        from: Option<Origin>,
         parents: bool,
+        step: &Running,
     ) -> Step<Outcome> {
         if parents {
             return Err(Trouble::hinted(
@@ -49,11 +81,12 @@ impl Build<'_> {
                 "copy each directory to its own destination",
             ));
         }
-        let tree = match &from {
-            Some(view) => Tree::image(view),
-            None => Tree::context(self.context),
+        let (tree, from_context) = match &from {
+            Some(Origin::Image(view)) => (Tree::image(view), false),
+            Some(Origin::Context(context)) => (Tree::context(context), true),
+            None => (Tree::context(self.context), true),
         };
-        self.copy(state, instruction, files, tree, from.is_none(), false)
+        self.copy(state, instruction, files, tree, from_context, None, step)
     }
 
     pub(super) fn add_step(
@@ -61,29 +94,60 @@ impl Build<'_> {
         state: &State,
         instruction: &Instruction,
         add: &AddFiles,
+        step: &Running,
     ) -> Step<Outcome> {
-        for source in &add.files.sources {
-            if let SourceArg::Path(word) = source {
-                let text = state.scope.expand(word)?;
-                let is_remote = ["http://", "https://", "git@", "git://", "ssh://"]
-                    .iter()
-                    .any(|scheme| text.starts_with(scheme));
-                if is_remote {
-                    return Err(Trouble::hinted(
-                        format!("ADD of {text:?}: URLs and git repositories are not supported yet"),
-                        "fetch it in a RUN, or into the build context before the build",
-                    ));
-                }
-            }
-        }
-        if add.checksum.is_some() {
-            return Err(Trouble::new("ADD --checksum is for URLs only"));
-        }
+        let checksum = match &add.checksum {
+            Some(word) => Some(state.scope.expand(word)?),
+            None => None,
+        };
+        let adding = Adding {
+            extract: add.unpack != Some(false),
+            unpack: add.unpack == Some(true),
+            checksum,
+            keep_git_dir: add.keep_git_dir,
+        };
         let tree = Tree::context(self.context);
-        let extract = add.unpack != Some(false);
-        self.copy(state, instruction, &add.files, tree, true, extract)
+        let adding = Some(&adding);
+        self.copy(state, instruction, &add.files, tree, true, adding, step)
     }
 
+    /// Makes the layer of all that is in a context: of one that stands for a base image.
+    pub(super) fn layer_of_context(&self, state: &State, context: &Context) -> Step<Arc<Layer>> {
+        let tree = Tree::context(context);
+        let excludes = IgnoreFile::default();
+        let items = tree.select(".", &excludes)?;
+        let job = Job {
+            tree,
+            from_context: true,
+            items: items.into_iter().map(Item::Tree).collect(),
+            excludes,
+            destination: "/".to_owned(),
+            into_directory: true,
+            owner: None,
+            chmod: None,
+            extract: false,
+        };
+        let mut key = self.key("context");
+        self.hash(&mut key, &job)?;
+        let key = key.finish();
+        if let Some(Outcome {
+            layer: Some(layer), ..
+        }) = self.recall(state, &key, "")?
+        {
+            return Ok(layer);
+        }
+        let nothing = View::new(Vec::new());
+        let (layer, stable) = self.write_job(state, &nothing, &job)?;
+        if stable {
+            self.record(&key, &layer)?;
+        }
+        Ok(layer)
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "all of them are what a copy can see"
+    )]
     fn copy(
         &self,
         state: &State,
@@ -91,17 +155,40 @@ impl Build<'_> {
         files: &Files,
         tree: Tree<'_>,
         from_context: bool,
-        extract: bool,
+        adding: Option<&Adding>,
+        step: &Running,
     ) -> Step<Outcome> {
-        let job = self.plan_copy(state, files, tree, from_context, extract)?;
+        let mut job = self.plan_copy(state, files, tree, from_context, adding, step)?;
         let created_by = format!("{} # buildkit", instruction.raw);
-        let mut key = self.key(if extract { "add" } else { "copy" });
+        let mut key = self.key(if job.extract { "add" } else { "copy" });
         // A linked layer does not depend on what lies below.
         if files.link {
             key.text("link");
         } else {
             key.text("on").chain(state.stack.chain_id());
         }
+        self.hash(&mut key, &job)?;
+        let key = key.finish();
+        if let Some(outcome) = self.recall(state, &key, &created_by)? {
+            return Ok(outcome);
+        }
+        for item in &mut job.items {
+            if let Item::Remote(remote) = item {
+                *item = self.bring(remote, step)?;
+            }
+        }
+        let nothing = View::new(Vec::new());
+        let below = if files.link { &nothing } else { &state.view };
+        let (layer, stable) = self.write_job(state, below, &job)?;
+        // What changed while it was copied is no longer what the key was made of.
+        if stable {
+            self.record(&key, &layer)?;
+        }
+        Ok(Outcome::made(created_by, layer))
+    }
+
+    /// Adds to a key all that a copy depends on but what lies below.
+    fn hash(&self, key: &mut Key, job: &Job<'_>) -> Step<()> {
         key.text(&job.destination)
             .number(job.into_directory.into())
             .text(&format!("{:?} {:?}", job.owner, job.chmod));
@@ -109,31 +196,98 @@ impl Build<'_> {
             match item {
                 Item::Tree(selected) => {
                     key.text("tree");
-                    job.tree.hash(&mut key, selected, from_context)?;
+                    job.tree.hash(key, selected, job.from_context)?;
                 }
                 Item::Document { name, content } => {
                     key.text("document").text(name).text(content);
                 }
+                Item::Remote(remote) => {
+                    remote.hash(key);
+                    key.text(&format!("{:?}", job.excludes));
+                }
+                // These were remote when the key was made.
+                Item::Url { .. } | Item::Repository(_) => {}
             }
         }
-        let key = key.finish();
-        if let Some(outcome) = self.recall(state, &key, &created_by)? {
-            return Ok(outcome);
-        }
-        let nothing = View::new(Vec::new());
-        let below = if files.link { &nothing } else { &state.view };
+        Ok(())
+    }
+
+    /// Writes a layer, and tells whether its sources were still what they had been.
+    fn write_job(&self, state: &State, below: &View, job: &Job<'_>) -> Step<(Arc<Layer>, bool)> {
         let mut stable = true;
         let layer = self.write_layer(state, below, |writer| {
             for item in &job.items {
-                stable &= job.write(writer, item)?;
+                stable &= match item {
+                    Item::Remote(_) => false,
+                    Item::Url {
+                        url,
+                        fetched,
+                        unpack,
+                    } => {
+                        self.write_url(job, writer, url, fetched, *unpack)?;
+                        true
+                    }
+                    Item::Repository(view) => {
+                        // All that is in it is meant; what is not its own directory is excluded.
+                        let tree = Tree::image(view);
+                        let items = tree.select(".", &job.excludes)?;
+                        let inner = Job {
+                            tree,
+                            from_context: true,
+                            items: Vec::new(),
+                            excludes: IgnoreFile::default(),
+                            destination: job.destination.clone(),
+                            into_directory: true,
+                            owner: job.owner,
+                            chmod: job.chmod.clone(),
+                            extract: false,
+                        };
+                        for selected in &items {
+                            inner.write_directory(writer, selected)?;
+                        }
+                        true
+                    }
+                    item => job.write(writer, item)?,
+                };
             }
             Ok(())
         })?;
-        // What changed while it was copied is no longer what the key was made of.
-        if stable {
-            self.record(&key, &layer)?;
+        Ok((layer, stable))
+    }
+
+    /// Writes the file behind a URL, which is verified as it is read.
+    fn write_url(
+        &self,
+        job: &Job<'_>,
+        writer: &mut LayerWriter<'_>,
+        url: &str,
+        fetched: &Fetched,
+        unpack: bool,
+    ) -> Step<()> {
+        let store = self.shop.store;
+        let open = || store.open_blob(&fetched.digest);
+        if unpack && begins_with_archive(open()?)? {
+            let verifying = Verifying::new(open()?, fetched.digest.clone());
+            let (_, mut reader) = Compression::decode(verifying).map_err(LayerError::Read)?;
+            let destination = job.ensure_dir(writer, job.destination.as_bytes())?;
+            writer.extract(&mut reader, &destination, job.owner, Limits::default())?;
+            return Ok(());
         }
-        Ok(Outcome::made(created_by, layer))
+        let target = job.target_of(writer, &name_of_url(url))?;
+        let mut attributes = Attributes {
+            mode: 0o600,
+            // Like BuildKit, the epoch where the server says nothing.
+            mtime: Some(Timestamp::from_seconds(fetched.modified.unwrap_or(0))),
+            ..Attributes::default()
+        };
+        job.adjust(&mut attributes, false);
+        let mut reader = Verifying::new(open()?, fetched.digest.clone());
+        let written = writer.put_file(&target, &mut reader, &attributes);
+        if let Err(LayerError::Read(_)) = &written {
+            // After a crash its bytes may be lost: the next build fetches it again.
+            store.forget_url(url)?;
+        }
+        Ok(written?)
     }
 
     fn plan_copy<'t>(
@@ -142,7 +296,8 @@ impl Build<'_> {
         files: &Files,
         tree: Tree<'t>,
         from_context: bool,
-        extract: bool,
+        adding: Option<&Adding>,
+        step: &Running,
     ) -> Step<Job<'t>> {
         let mut patterns = Vec::new();
         for word in &files.excludes {
@@ -164,6 +319,10 @@ impl Build<'_> {
                 }),
                 SourceArg::Path(word) => {
                     let text = state.scope.expand(word)?;
+                    if let Some(remote) = self.remote(&text, adding, step)? {
+                        items.push(Item::Remote(remote));
+                        continue;
+                    }
                     let selected = tree.select(&text, &excludes)?;
                     items.extend(selected.into_iter().map(Item::Tree));
                 }
@@ -203,10 +362,11 @@ impl Build<'_> {
             from_context,
             into_directory: names_directory || exists || (items.len() > 1 && !only_documents),
             items,
+            excludes,
             destination,
             owner,
             chmod,
-            extract,
+            extract: adding.is_some_and(|adding| adding.extract),
         })
     }
 }
@@ -274,6 +434,7 @@ impl Job<'_> {
                 self.write_directory(writer, selected)
             }
             Item::Tree(selected) => self.write_file(writer, selected),
+            Item::Remote(_) | Item::Url { .. } | Item::Repository(_) => Ok(false),
         }
     }
 
@@ -347,25 +508,18 @@ impl Job<'_> {
 
     /// Tells whether a file is an archive: whether, decompressed, it begins with a tar header.
     fn is_archive(&self, selected: &Selected) -> Step<bool> {
-        let file = self.tree.view().open_file(selected.top())?;
-        let Ok((_, reader)) = Compression::decode(file) else {
-            return Ok(false);
-        };
-        let mut header = tar::Header::new_old();
-        let mut block = Vec::with_capacity(512);
-        if reader.take(512).read_to_end(&mut block).is_err() || block.len() < 512 {
-            return Ok(false);
-        }
-        header.as_mut_bytes().copy_from_slice(&block);
-        // The checksum counts its own field as blanks.
-        let sum: u32 = block[..148]
-            .iter()
-            .chain(&block[156..])
-            .map(|b| u32::from(*b))
-            .sum::<u32>()
-            + 8 * u32::from(b' ');
-        Ok(header.cksum().is_ok_and(|stored| stored == sum))
+        begins_with_archive(self.tree.view().open_file(selected.top())?)
     }
+}
+
+/// Tells whether a file, decompressed, begins with the header of an archive.
+fn begins_with_archive(file: File) -> Step<bool> {
+    let Ok((_, reader)) = Compression::decode(file) else {
+        return Ok(false);
+    };
+    let mut block = Vec::with_capacity(512);
+    let read = reader.take(512).read_to_end(&mut block);
+    Ok(read.is_ok() && begins_archive(&block))
 }
 
 fn below(directory: &[u8], name: &[u8]) -> Vec<u8> {

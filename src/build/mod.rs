@@ -2,9 +2,11 @@
 
 mod base;
 mod commit;
+mod contexts;
 mod copy;
 mod error;
 mod key;
+mod remote;
 mod run;
 mod sources;
 mod stage;
@@ -16,26 +18,29 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use kiln_runtime::{Killer, Network};
+use kiln_runtime::{HostHelper, Killer, Network};
 
+pub use contexts::{ContextSource, NamedSource, NamedSourceError};
 pub use error::{BuildError, RunFailure};
 use key::Key;
 
-use crate::context::{self, Context};
+use crate::context::Context;
 use crate::dockerfile::{self, Dockerfile, Plan, Source};
 use crate::event::{Event, Reporter, StepId, StepOutcome};
 use crate::image::{Digest, ImageConfig, Platform, Reference};
 use crate::layer::Timestamp;
-use crate::registry::{Client, CredentialsError};
+use crate::registry::{Client, CredentialsError, Web};
 use crate::sandbox::{SandboxError, Sandboxes};
 use crate::store::{Session, Stack, Store};
 
 /// What is to be built, and how.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The directory to build from.
-    pub context: PathBuf,
-    /// `-f`.
+    /// What to build from.
+    pub context: ContextSource,
+    /// `--build-context`, by names in the form of [`dockerfile::context_name`].
+    pub contexts: BTreeMap<String, NamedSource>,
+    /// `-f`; `-` is standard input.
     pub dockerfile: Option<PathBuf>,
     /// The names that the image gets.
     pub tags: Vec<Reference>,
@@ -65,6 +70,10 @@ pub struct Workshop<'a> {
     pub reporter: Arc<dyn Reporter>,
     /// Makes the client of registries when the first base image is pulled.
     pub client: &'a (dyn Fn() -> Result<Client, CredentialsError> + Sync),
+    /// Runs git outside the builder's namespace.
+    pub host: &'a HostHelper,
+    /// Reads URLs.
+    pub web: Web,
     /// Makes what RUN needs when the first one comes.
     pub sandboxes: &'a (dyn Fn() -> Result<Sandboxes, SandboxError> + Sync),
     /// Is handed the means to end each step, for when the build is interrupted.
@@ -88,6 +97,7 @@ struct Build<'a> {
     source: Arc<Source>,
     file: &'a Dockerfile,
     context: &'a Context,
+    named: contexts::NamedContexts,
     platform: Platform,
     /// The time of what this build makes.
     now: jiff::Timestamp,
@@ -103,12 +113,12 @@ struct Build<'a> {
 /// # Errors
 /// See [`BuildError`]. Layers of steps that went well stay in the cache; nothing else is left.
 pub fn build(shop: &Workshop<'_>, options: &Options) -> Result<Built, BuildError> {
-    let path = context::find_dockerfile(&options.context, options.dockerfile.as_deref());
-    // The context first: without it, that there is no Dockerfile in it says little.
-    let context = Context::open(&options.context, &path)?;
-    let text = context::read_dockerfile(&path)?;
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let source = Arc::new(Source::new(name, text));
+    let steps = contexts::Steps::default();
+    let contexts::Opened {
+        context,
+        dockerfile,
+    } = contexts::open(shop, options, &steps)?;
+    let source = Arc::new(dockerfile);
     let wrong = |diagnostics| BuildError::Dockerfile {
         diagnostics,
         source_text: source.clone(),
@@ -117,7 +127,12 @@ pub fn build(shop: &Workshop<'_>, options: &Options) -> Result<Built, BuildError
     let platform = options.platform.clone().unwrap_or_else(Platform::host);
     let predefined = predefined_args(&platform, options.target.as_deref());
     let mut plan = file
-        .plan(options.target.as_deref(), &options.build_args, &predefined)
+        .plan_with_contexts(
+            options.target.as_deref(),
+            &options.build_args,
+            &predefined,
+            &options.contexts.keys().cloned().collect(),
+        )
         .map_err(wrong)?;
     for warning in &file.warnings {
         let line = source.line_of(warning.span.start);
@@ -144,10 +159,11 @@ pub fn build(shop: &Workshop<'_>, options: &Options) -> Result<Built, BuildError
         source: source.clone(),
         file: &file,
         context: &context,
+        named: contexts::NamedContexts::default(),
         platform,
         now: epoch.unwrap_or_else(jiff::Timestamp::now),
         dated: epoch.is_some(),
-        next_step: AtomicU32::new(1),
+        next_step: AtomicU32::new(steps.next()),
         client: OnceLock::new(),
         sandboxes: OnceLock::new(),
     };

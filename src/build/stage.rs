@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::contexts::Named;
 use super::error::{BuildError, Step, Trouble};
 use super::{Build, Running};
+use crate::context::Context;
 use crate::dockerfile::{
     BaseRef, Instruction, InstructionKind, Plan, Scope, Source, Span, apply_metadata,
     parse_onbuild_trigger, suggest,
@@ -41,6 +43,14 @@ pub(super) struct Finished {
     pub(super) view: View,
     pub(super) config: ImageConfig,
     pub(super) scope: Scope,
+}
+
+/// Where `--from` leads.
+pub(super) enum Origin {
+    /// The tree of a stage or an image.
+    Image(View),
+    /// A named context.
+    Context(Arc<Context>),
 }
 
 /// What an instruction came to, for its line of history and of progress.
@@ -88,7 +98,12 @@ impl Build<'_> {
         done: &BTreeMap<usize, Finished>,
     ) -> Result<Option<Finished>, BuildError> {
         let stage = &self.file.stages[index];
-        let own = stage.instructions.iter().filter(|i| is_step(&i.kind));
+        let is_replaced = plan.stages[index].is_replaced;
+        let instructions: &[Instruction] = match is_replaced {
+            true => &[],
+            false => &stage.instructions,
+        };
+        let own = instructions.iter().filter(|i| is_step(&i.kind));
         let total = 1 + own.count();
         let label = if self.file.stages.len() == 1 && stage.name.is_none() {
             String::new()
@@ -99,6 +114,7 @@ impl Build<'_> {
             BaseRef::Scratch => "scratch".to_owned(),
             BaseRef::Stage(base) => self.file.stages[*base].display_name(),
             BaseRef::Image(name) => name.clone(),
+            BaseRef::Context(name) => format!("context {name}"),
         };
         let name = format!("[{label}1/{total}] FROM {base}");
         let step = self.begin(&name);
@@ -123,7 +139,10 @@ impl Build<'_> {
         state.total = total;
 
         // The triggers of the base, which are cleared: there is no chaining.
-        let triggers = std::mem::take(&mut state.config.config.on_build);
+        let triggers = match is_replaced {
+            true => Vec::new(),
+            false => std::mem::take(&mut state.config.config.on_build),
+        };
         let mut parsed = Vec::new();
         for text in triggers {
             let source = Arc::new(Source::new("ONBUILD trigger of the base", text.clone()));
@@ -152,7 +171,7 @@ impl Build<'_> {
         for (trigger, source) in &parsed {
             self.instruction(plan, &mut state, trigger, source, done)?;
         }
-        for instruction in &stage.instructions {
+        for instruction in instructions {
             self.instruction(plan, &mut state, instruction, &self.source, done)?;
         }
         Ok(Some(Finished {
@@ -172,6 +191,7 @@ impl Build<'_> {
     ) -> Step<(State, bool)> {
         let planned = &plan.stages[index];
         let platform = planned.platform.as_ref().unwrap_or(&self.platform);
+        let mut files = None;
         let (config, stack, scope, cached) = match &planned.base {
             BaseRef::Scratch => {
                 let mut config = ImageConfig::scratch(platform);
@@ -190,6 +210,22 @@ impl Build<'_> {
                 let (config, stack, cached) =
                     based.map_err(|trouble| self.suggest_stage(trouble, name))?;
                 (config, stack, None, cached)
+            }
+            BaseRef::Context(name) => {
+                let mut scratch = ImageConfig::scratch(platform);
+                scratch.config.working_dir = "/".to_owned();
+                match self.named_context(name, platform, step)? {
+                    Named::Image {
+                        config,
+                        stack,
+                        cached,
+                    } => (*config, stack, None, cached),
+                    Named::Scratch => (scratch, Stack::default(), None, true),
+                    Named::Files(context) => {
+                        files = Some((name, context));
+                        (scratch, Stack::default(), None, false)
+                    }
+                }
             }
         };
         let mut config = config;
@@ -211,7 +247,7 @@ impl Build<'_> {
                 self.file.escape,
             ),
         };
-        let state = State {
+        let mut state = State {
             view: self.shop.store.view(&stack)?,
             stack,
             config,
@@ -222,6 +258,17 @@ impl Build<'_> {
             number: 0,
             total: 0,
         };
+        // Files that stand for an image are its only layer.
+        if let Some((name, context)) = files {
+            let layer = self.layer_of_context(&state, &context)?;
+            let opened = self.shop.store.layer_dir(&layer.fs(), &layer.meta)?;
+            state.view.push(opened);
+            state.stack.push(layer);
+            let created_by = format!("FROM context {name}");
+            let (created, _) = self.recall_metadata(&state, &created_by)?;
+            let entry = history(created_by, created, false);
+            state.config.history.push(entry);
+        }
         Ok((state, cached))
     }
 
@@ -311,15 +358,15 @@ impl Build<'_> {
                     Some(word) => Some(self.source_of(plan, state, &word.text, done, step)?),
                     None => None,
                 };
-                self.copy_step(state, instruction, &copy.files, from, copy.parents)
+                self.copy_step(state, instruction, &copy.files, from, copy.parents, step)
             }
-            InstructionKind::Add(add) => self.add_step(state, instruction, add),
+            InstructionKind::Add(add) => self.add_step(state, instruction, add, step),
             InstructionKind::Workdir(word) => self.workdir_step(state, word),
             _ => Err(Trouble::new("this instruction makes no step")),
         }
     }
 
-    /// Returns the tree that `--from` names.
+    /// Returns the files that `--from` names.
     fn source_of(
         &self,
         plan: &Plan,
@@ -327,21 +374,26 @@ impl Build<'_> {
         name: &str,
         done: &BTreeMap<usize, Finished>,
         step: &Running,
-    ) -> Step<View> {
+    ) -> Step<Origin> {
         let unknown = || Trouble::new(format!("there is no stage or image {name:?}"));
         let planned = &plan.stages[state.index];
         match planned.sources.get(name).ok_or_else(unknown)? {
-            BaseRef::Scratch => Ok(View::new(Vec::new())),
+            BaseRef::Scratch => Ok(Origin::Image(View::new(Vec::new()))),
             BaseRef::Stage(index) => {
                 let finished = done.get(index).ok_or_else(unknown)?;
-                Ok(finished.view.clone())
+                Ok(Origin::Image(finished.view.clone()))
             }
             BaseRef::Image(image) => {
                 let based = self.base_image(image, &self.platform, step);
                 let (_, stack, _) = based
                     .map_err(|trouble| self.suggest_stage(trouble.with_stage_hint(image), image))?;
-                Ok(self.shop.store.view(&stack)?)
+                Ok(Origin::Image(self.shop.store.view(&stack)?))
             }
+            BaseRef::Context(name) => match self.named_context(name, &self.platform, step)? {
+                Named::Scratch => Ok(Origin::Image(View::new(Vec::new()))),
+                Named::Image { stack, .. } => Ok(Origin::Image(self.shop.store.view(&stack)?)),
+                Named::Files(context) => Ok(Origin::Context(context)),
+            },
         }
     }
 

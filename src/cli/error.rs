@@ -97,6 +97,8 @@ macro_rules! plain {
 hinted!(
     crate::archive::ArchiveError,
     crate::archive::OutputError,
+    crate::build::NamedSourceError,
+    crate::fetch::LocationError,
     crate::image::ReferenceError,
     crate::layer::LayerError,
     crate::registry::CredentialsError,

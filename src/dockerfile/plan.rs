@@ -19,13 +19,17 @@ pub enum BaseRef {
     Stage(usize),
     /// An image.
     Image(String),
+    /// A named context, by its name as [`context_name`] has it.
+    Context(String),
 }
 
 /// A stage with its names resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlannedStage {
-    /// What FROM means.
+    /// What FROM means; for a stage that a named context replaces, that context.
     pub base: BaseRef,
+    /// Whether a named context has the stage's name, so that nothing of it is carried out.
+    pub is_replaced: bool,
     /// What `--platform` says.
     pub platform: Option<Platform>,
     /// What `COPY --from` and mounts' `from` mean, by the text as written. Filled for the
@@ -45,6 +49,8 @@ pub struct Plan {
     /// The values that `ARG NAME` without default takes in a stage: the ARGs before the first
     /// FROM and the predefined ones.
     pub globals: BTreeMap<String, String>,
+    /// The names of the contexts that were given beside the build context.
+    contexts: BTreeSet<String>,
     /// Names that triggers of base images refer to, by stage.
     adopted: BTreeMap<usize, BTreeSet<String>>,
 }
@@ -81,6 +87,9 @@ impl Plan {
         let mut waiting = vec![self.target];
         while let Some(index) = waiting.pop() {
             if !needed.insert(index) {
+                continue;
+            }
+            if self.stages[index].is_replaced {
                 continue;
             }
             let stage = &file.stages[index];
@@ -121,6 +130,9 @@ impl Plan {
         name: &str,
         span: Span,
     ) -> Result<BaseRef, Diagnostic> {
+        if let Some(name) = named_context(&self.contexts, name) {
+            return Ok(BaseRef::Context(name));
+        }
         let found = match name.parse::<usize>() {
             Ok(index) if index < file.stages.len() => Some(index),
             Ok(index) => {
@@ -196,14 +208,34 @@ impl Dockerfile {
         build_args: &BTreeMap<String, String>,
         predefined: &BTreeMap<String, String>,
     ) -> Result<Plan, Diagnostics> {
+        self.plan_with_contexts(target, build_args, predefined, &BTreeSet::new())
+    }
+
+    /// As [`Dockerfile::plan`], where the given named contexts, by their [`context_name`]s,
+    /// stand for the stages and images of these names.
+    pub fn plan_with_contexts(
+        &self,
+        target: Option<&str>,
+        build_args: &BTreeMap<String, String>,
+        predefined: &BTreeMap<String, String>,
+        contexts: &BTreeSet<String>,
+    ) -> Result<Plan, Diagnostics> {
         let target = self.find_target(target.filter(|name| !name.is_empty()))?;
         let globals = self.globals(target, build_args, predefined)?;
         let mut errors = Vec::new();
         let mut stages = Vec::new();
         for stage in &self.stages {
-            let planned = self.base(stage, &globals, build_args).and_then(|base| {
+            let own = stage.name.as_deref();
+            let replacement = own.and_then(|name| named_context(contexts, name));
+            let is_replaced = replacement.is_some();
+            let base = match replacement {
+                Some(name) => Ok(BaseRef::Context(name)),
+                None => self.base(stage, &globals, build_args, contexts),
+            };
+            let planned = base.and_then(|base| {
                 Ok(PlannedStage {
                     base,
+                    is_replaced,
                     platform: self.platform(stage, &globals, build_args)?,
                     sources: BTreeMap::new(),
                 })
@@ -221,6 +253,7 @@ impl Dockerfile {
             stages,
             order: Vec::new(),
             globals,
+            contexts: contexts.clone(),
             adopted: BTreeMap::new(),
         };
         plan.trace(self)?;
@@ -333,6 +366,7 @@ impl Dockerfile {
         stage: &Stage,
         globals: &BTreeMap<String, String>,
         build_args: &BTreeMap<String, String>,
+        contexts: &BTreeSet<String>,
     ) -> Result<BaseRef, Diagnostic> {
         let word = &stage.from.base;
         let (name, missing) = self.expand_global(word, globals)?;
@@ -340,6 +374,9 @@ impl Dockerfile {
         if name.trim().is_empty() {
             let message = format!("the base image {:?} is blank", word.text);
             return Err(Diagnostic::new(word.span, message).maybe_hinted(hint()));
+        }
+        if let Some(name) = named_context(contexts, &name) {
+            return Ok(BaseRef::Context(name));
         }
         let earlier = &self.stages[..stage.index];
         match earlier.iter().rposition(|s| is_named(s, &name)) {
@@ -398,6 +435,27 @@ impl Dockerfile {
             None => format!("{name} is not declared: put ARG {name}=… before the first FROM"),
         })
     }
+}
+
+/// Returns the form of a context's name under which it is found: that of images as people
+/// write them, without the tag `latest`.
+pub fn context_name(name: &str) -> String {
+    let lower = name.to_ascii_lowercase();
+    let familiar = match lower.parse::<Reference>() {
+        Ok(reference) => reference.familiar(),
+        Err(_) => lower,
+    };
+    match familiar.strip_suffix(":latest") {
+        Some(bare) => bare.to_owned(),
+        None => familiar,
+    }
+}
+
+fn named_context(contexts: &BTreeSet<String>, name: &str) -> Option<String> {
+    if contexts.is_empty() || name == "scratch" {
+        return None;
+    }
+    Some(context_name(name)).filter(|name| contexts.contains(name))
 }
 
 fn is_named(stage: &Stage, name: &str) -> bool {

@@ -103,8 +103,12 @@ impl Store {
             "blobs/sha512",
             "compressed",
             "cache",
+            "urls",
         ] {
             let directory = self.dir(kind);
+            if !directory.is_dir() {
+                continue;
+            }
             for entry in fs::read_dir(&directory).at("cannot list", &directory)? {
                 let entry = entry.at("cannot list", &directory)?;
                 let path = entry.path();
@@ -189,6 +193,8 @@ impl Store {
                 below = Some(chain_id);
             }
         }
+        live.blobs
+            .extend(self.url_records()?.into_iter().map(|r| r.digest));
         for (_, record) in self.step_records()? {
             live.diff_ids.extend(record.diff_id);
         }

@@ -9,6 +9,7 @@
 //! diff/<form>/<diff_id hex>  → layers/<id>, where the tree does not depend on what lies below
 //! chain/<form>/<chain_id hex> → layers/<id>, where it does
 //! cache/<key>                step records
+//! urls/<hex>                 what URLs gave, by their own digest
 //! tmp/<session>/             work of one process, with a lock that it holds
 //! trash/                     what is being removed
 //! locks/                     lock files, never renamed
@@ -24,6 +25,7 @@ mod gc;
 mod images;
 mod layers;
 mod session;
+mod urls;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -34,6 +36,7 @@ pub use gc::Freed;
 pub use images::{Image, RefRecord, Removed};
 pub use layers::{CompressedBlob, Layer, Stack};
 pub use session::{Lock, Session};
+pub use urls::UrlRecord;
 
 use crate::image::{Digest, ReferenceError};
 use crate::layer::Ownership;
