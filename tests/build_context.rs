@@ -230,6 +230,22 @@ fn a_url_is_a_context_if_it_is_an_archive_or_a_dockerfile() {
     );
     let image = built(&kiln, &[&server.url("/Dockerfile")]);
     assert_eq!(image.setting("Labels")["a"], "b");
+    kiln.sandbox().directory("context", &[("a", "local")]);
+    server.put("/D", Page::new(COPY_A));
+    let image = built(&kiln, &["-f", &server.url("/D"), "context"]);
+    assert_eq!(image.tree.file("/a").content(), b"local");
+    let image = built(&kiln, &["-f", &server.url("/D"), &url]);
+    assert_eq!(image.tree.file("/a").content(), b"remote");
+    server.put("/me/repo", Page::new("\n<!DOCTYPE html>"));
+    let page = server.url("/me/repo");
+    let output = build_from(&kiln, &[&page], b"").fails();
+    assert!(
+        output.stderr().ends_with(&format!(
+            "error: {page} is a web page, and neither an archive nor a Dockerfile\n\
+             hint: a git repository is named with its ending: {page}.git\n"
+        )),
+        "{output}"
+    );
     let missing = server.url("/nothing");
     let output = build_from(&kiln, &[&missing], b"").fails();
     assert!(

@@ -196,6 +196,20 @@ pub(super) fn open(
 ) -> Result<Opened, BuildError> {
     let given = options.dockerfile.as_deref();
     let from_stdin = given == Some(Path::new(STDIN));
+    // A Dockerfile that is elsewhere goes with any context, as one from standard input does.
+    let remote_dockerfile = match given.and_then(Path::to_str).map(Location::of_source) {
+        Some(Ok(Location::Url(url))) => Some(steps.run(
+            shop,
+            &format!("load Dockerfile from {}", shown_url(&url)),
+            |step| {
+                let fetched = fetcher(shop, step).url(&url, None)?;
+                let file = shop.store.open_blob(&fetched.digest)?;
+                let text = context::read_dockerfile_from(file, &shown_url(&url))?;
+                Ok(Source::new("Dockerfile", text))
+            },
+        )?),
+        _ => None,
+    };
     let opening = Opening {
         shop,
         keep_git_dir: options
@@ -214,7 +228,7 @@ pub(super) fn open(
             })?
         }
         ContextSource::At(Location::Path(path)) if !is_archive_file(Path::new(path)) => {
-            return in_directory(Path::new(path), given);
+            return in_directory(Path::new(path), given, remote_dockerfile);
         }
         ContextSource::At(Location::Path(path)) => {
             let error = |source| {
@@ -244,11 +258,12 @@ pub(super) fn open(
         Found::Tree(view) => (Context::of_tree(view), None),
         Found::Dockerfile(text) => (Context::none(), Some(text)),
     };
-    let dockerfile = match (lone, given) {
-        (Some(_), Some(_)) => return Err(BuildError::TwoDockerfiles { place }),
-        (Some(text), None) => Source::new("Dockerfile", text),
-        (None, Some(_)) if from_stdin => stdin_dockerfile()?,
-        (None, given) => {
+    let dockerfile = match (lone, given, remote_dockerfile) {
+        (Some(_), Some(_), _) => return Err(BuildError::TwoDockerfiles { place }),
+        (Some(text), None, _) => Source::new("Dockerfile", text),
+        (None, _, Some(dockerfile)) => dockerfile,
+        (None, Some(_), None) if from_stdin => stdin_dockerfile()?,
+        (None, given, None) => {
             let given = given.map(|path| path.to_string_lossy());
             let (path, text) = context.dockerfile(given.as_deref(), &place)?;
             Source::new(base_name(&path), text)
@@ -260,11 +275,19 @@ pub(super) fn open(
     })
 }
 
-fn in_directory(directory: &Path, given: Option<&Path>) -> Result<Opened, BuildError> {
-    if given == Some(Path::new(STDIN)) {
+fn in_directory(
+    directory: &Path,
+    given: Option<&Path>,
+    remote: Option<Source>,
+) -> Result<Opened, BuildError> {
+    let elsewhere = match remote {
+        None if given == Some(Path::new(STDIN)) => Some(stdin_dockerfile()?),
+        remote => remote,
+    };
+    if let Some(dockerfile) = elsewhere {
         return Ok(Opened {
             context: Context::open(directory, None)?,
-            dockerfile: stdin_dockerfile()?,
+            dockerfile,
         });
     }
     let path = context::find_dockerfile(directory, given);
@@ -342,7 +365,15 @@ impl Opening<'_> {
             Location::Url(url) => {
                 let fetched = fetcher.url(url, None)?;
                 let file = self.shop.store.open_blob(&fetched.digest)?;
-                self.stream(step, &shown_url(url), file)
+                match self.stream(step, &shown_url(url), file)? {
+                    // What forges answer where a repository is named without its `.git`.
+                    Found::Dockerfile(text) if text.trim_start().starts_with('<') => {
+                        Err(BuildError::WebPage {
+                            url: shown_url(url),
+                        })
+                    }
+                    found => Ok(found),
+                }
             }
             Location::Path(path) => Err(BuildError::Context(context::ContextError::Directory {
                 path: PathBuf::from(path),

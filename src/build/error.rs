@@ -42,6 +42,12 @@ pub enum BuildError {
         /// What was given as context.
         place: String,
     },
+    /// Something for a browser.
+    #[error("{url} is a web page, and neither an archive nor a Dockerfile")]
+    WebPage {
+        /// What was given as context.
+        url: String,
+    },
     /// A command failed.
     #[error("step failed: {}", .0.step)]
     Run(Box<RunFailure>),
@@ -61,6 +67,10 @@ impl BuildError {
             BuildError::Dockerfile { diagnostics, .. } => diagnostics.hint(),
             BuildError::Store(error) => error.hint(),
             BuildError::Fetch(error) => error.hint(),
+            BuildError::WebPage { url } => Some(format!(
+                "a git repository is named with its ending: {}.git",
+                url.trim_end_matches('/')
+            )),
             BuildError::StdinTwice => Some(
                 "give the directory as context and the Dockerfile as -f -, or put the Dockerfile \
                  into the archive"

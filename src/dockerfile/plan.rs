@@ -573,6 +573,45 @@ mod tests {
     }
 
     #[test]
+    fn a_named_context_stands_for_stages_and_images_of_its_name() {
+        let text = "FROM debian AS Base\nCOPY --from=nowhere-yet:1 / /\nFROM base AS x\n\
+                    FROM docker.io/library/Alpine\nCOPY --from=BASE / /\nCOPY --from=0 / /\n\
+                    COPY --from=x / /";
+        let file = parse(&Source::new("Dockerfile", text)).unwrap();
+        let contexts = ["base", "alpine"].map(str::to_owned).into();
+        let plan = |target| {
+            let none = BTreeMap::new();
+            let plan = file.plan_with_contexts(target, &none, &none, &contexts);
+            plan.unwrap()
+        };
+        let context = |name: &str| BaseRef::Context(name.to_owned());
+        let all = plan(None);
+        assert_eq!(all.order, [0, 1, 2]);
+        // Nothing of the stage counts any more, but its number still leads to it.
+        assert!(all.stages[0].is_replaced && all.stages[0].sources.is_empty());
+        assert_eq!(all.stages[0].base, context("base"));
+        assert_eq!(all.stages[1].base, context("base"));
+        assert_eq!(all.stages[2].base, context("alpine"));
+        assert_eq!(all.stages[2].sources["BASE"], context("base"));
+        assert_eq!(all.stages[2].sources["0"], BaseRef::Stage(0));
+        assert_eq!(all.stages[2].sources["x"], BaseRef::Stage(1));
+        assert_eq!(plan(Some("base")).order, [0]);
+    }
+
+    #[test]
+    fn names_of_contexts_are_those_of_images_as_people_write_them() {
+        for (name, same) in [
+            ("Alpine", "alpine"),
+            ("alpine:latest", "alpine"),
+            ("docker.io/library/alpine:3", "alpine:3"),
+            ("r.example/a:latest", "r.example/a"),
+            ("not a name", "not a name"),
+        ] {
+            assert_eq!(context_name(name), same);
+        }
+    }
+
+    #[test]
     fn a_stage_named_twice_means_the_nearest_before() {
         let plan = plan("FROM a AS x\nFROM b AS x\nFROM x\nFROM x AS x");
         assert_eq!(plan.stages[2].base, BaseRef::Stage(1));

@@ -179,6 +179,19 @@ impl Fetcher<'_> {
     }
 }
 
+impl Fetcher<'_> {
+    /// Tells whether the user has no ssh of their own for git.
+    fn is_ssh_plain(&self) -> bool {
+        let names = ["GIT_SSH_COMMAND", "GIT_SSH"];
+        if names.iter().any(|name| std::env::var_os(name).is_some()) {
+            return false;
+        }
+        let args = ["config", "--get", "core.sshCommand"];
+        let configured = self.host.run("git", &args, b"");
+        configured.is_ok_and(|output| output.code != Some(0))
+    }
+}
+
 /// Tells whether a text is a commit id: SHA-1 or SHA-256.
 fn is_whole_id(text: &str) -> bool {
     matches!(text.len(), 40 | 64)
@@ -208,16 +221,30 @@ impl Repository<'_> {
         }
     }
 
+    fn is_ssh(&self) -> bool {
+        self.remote.starts_with("ssh://") || !self.remote.contains("://")
+    }
+
     /// Returns a git that works in a directory, and knows the repository as `origin`: its URL
     /// is in no command line, where others would see a password in it.
     fn command(&self, directory: &Path, config: Config) -> HostCommand {
+        // Behind the settings that the caller's environment has.
+        let given = match config {
+            Config::User => std::env::var("GIT_CONFIG_COUNT").ok(),
+            Config::None => None,
+        };
+        let count: u32 = given.and_then(|count| count.parse().ok()).unwrap_or(0);
         let mut command = HostCommand::new("git")
             .env("GIT_TERMINAL_PROMPT", "0")
             .env("LC_ALL", "C")
-            .env("GIT_CONFIG_COUNT", "1")
-            .env("GIT_CONFIG_KEY_0", "remote.origin.url")
-            .env("GIT_CONFIG_VALUE_0", self.remote)
+            .env("GIT_CONFIG_COUNT", &count.saturating_add(1).to_string())
+            .env(&format!("GIT_CONFIG_KEY_{count}"), "remote.origin.url")
+            .env(&format!("GIT_CONFIG_VALUE_{count}"), self.remote)
             .umask(0o022);
+        // Behind a progress display, a question of ssh would never be seen.
+        if config == Config::User && self.is_ssh() && self.fetcher.is_ssh_plain() {
+            command = command.env("GIT_SSH_COMMAND", "ssh -o BatchMode=yes");
+        }
         for name in FOREIGN {
             command = command.without_env(name);
         }
@@ -249,6 +276,9 @@ impl Repository<'_> {
             "maintenance.auto=false",
             "init.defaultBranch=main",
             "init.templateDir=",
+            // A minute of silence, as for other downloads.
+            "http.lowSpeedLimit=1",
+            "http.lowSpeedTime=60",
         ];
         for setting in settings {
             command = command.args(["-c", setting]);
