@@ -96,6 +96,25 @@ fn a_body_that_came_before_is_taken_for_another_step() {
 }
 
 #[test]
+fn a_body_that_a_crash_has_damaged_is_fetched_again() {
+    let kiln = Kiln::new();
+    let server = WebServer::start();
+    server.put("/x", Page::new("content").header("ETag", "\"1\""));
+    let url = server.url("/x");
+    kiln.build(&format!("FROM scratch\nADD {url} /x\n"), &[])
+        .ok();
+    let blob = CONTENT.replace("sha256:", "blobs/sha256/");
+    fs::write(kiln.store().join(blob), "nothing").unwrap();
+    kiln.build(&format!("FROM scratch\nADD {url} /y\n"), &[])
+        .ok();
+    assert_eq!(kiln.image("test").tree.file("/y").content(), b"content");
+    assert_eq!(
+        server.take_log(),
+        ["GET /x 200", "GET /x 304", "GET /x 200"]
+    );
+}
+
+#[test]
 fn a_checksum_spares_the_question() {
     let kiln = Kiln::new();
     let server = WebServer::start();

@@ -190,7 +190,9 @@ fn empty_dockerfile() {
 #[test]
 fn missing_dockerfile() {
     let kiln = Kiln::new();
-    let context = kiln.sandbox().directory("context", &[("dockerfile.dev", "")]);
+    let context = kiln
+        .sandbox()
+        .directory("context", &[("dockerfile.dev", "")]);
     let shown = context.display();
     let output = kiln.run(["build", context.to_str().unwrap()]);
     assert_eq!(

@@ -203,7 +203,7 @@ pub(super) fn open(
             &format!("load Dockerfile from {}", shown_url(&url)),
             |step| {
                 let fetched = fetcher(shop, step).url(&url, None)?;
-                let file = shop.store.open_blob(&fetched.digest)?;
+                let file = fetcher(shop, step).open(&url, &fetched)?;
                 let text = context::read_dockerfile_from(file, &shown_url(&url))?;
                 Ok(Source::new("Dockerfile", text))
             },
@@ -364,7 +364,7 @@ impl Opening<'_> {
             }
             Location::Url(url) => {
                 let fetched = fetcher.url(url, None)?;
-                let file = self.shop.store.open_blob(&fetched.digest)?;
+                let file = fetcher.open(url, &fetched)?;
                 match self.stream(step, &shown_url(url), file)? {
                     // What forges answer where a repository is named without its `.git`.
                     Found::Dockerfile(text) if text.trim_start().starts_with('<') => {

@@ -1,7 +1,7 @@
 //! COPY and ADD: files into a layer, without a mount and without a sandbox.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Seek};
 use std::sync::Arc;
 
 use super::error::{Step, Trouble};
@@ -13,12 +13,12 @@ use super::{Build, Running};
 use crate::context::Context;
 use crate::context::ignore::IgnoreFile;
 use crate::dockerfile::{AddFiles, Chmod, Files, Instruction, SourceArg, join_path};
-use crate::fetch::{Fetched, begins_archive, name_of_url};
+use crate::fetch::begins_archive;
 use crate::layer::{
     Attributes, Compression, FileKind, LayerError, LayerWriter, Limits, Timestamp, View,
 };
 use crate::sandbox;
-use crate::store::{Layer, Verifying};
+use crate::store::Layer;
 
 /// What tells ADD from COPY.
 pub(super) struct Adding {
@@ -42,8 +42,9 @@ pub(super) enum Item {
     Remote(Remote),
     /// From a URL.
     Url {
-        url: String,
-        fetched: Fetched,
+        name: Vec<u8>,
+        file: File,
+        modified: Option<i64>,
         unpack: bool,
     },
     /// All of a tree that was brought.
@@ -220,11 +221,12 @@ impl Build<'_> {
                 stable &= match item {
                     Item::Remote(_) => false,
                     Item::Url {
-                        url,
-                        fetched,
+                        name,
+                        file,
+                        modified,
                         unpack,
                     } => {
-                        self.write_url(job, writer, url, fetched, *unpack)?;
+                        job.write_url(writer, name, file, *modified, *unpack)?;
                         true
                     }
                     Item::Repository(view) => {
@@ -253,41 +255,6 @@ impl Build<'_> {
             Ok(())
         })?;
         Ok((layer, stable))
-    }
-
-    /// Writes the file behind a URL, which is verified as it is read.
-    fn write_url(
-        &self,
-        job: &Job<'_>,
-        writer: &mut LayerWriter<'_>,
-        url: &str,
-        fetched: &Fetched,
-        unpack: bool,
-    ) -> Step<()> {
-        let store = self.shop.store;
-        let open = || store.open_blob(&fetched.digest);
-        if unpack && begins_with_archive(open()?)? {
-            let verifying = Verifying::new(open()?, fetched.digest.clone());
-            let (_, mut reader) = Compression::decode(verifying).map_err(LayerError::Read)?;
-            let destination = job.ensure_dir(writer, job.destination.as_bytes())?;
-            writer.extract(&mut reader, &destination, job.owner, Limits::default())?;
-            return Ok(());
-        }
-        let target = job.target_of(writer, &name_of_url(url))?;
-        let mut attributes = Attributes {
-            mode: 0o600,
-            // Like BuildKit, the epoch where the server says nothing.
-            mtime: Some(Timestamp::from_seconds(fetched.modified.unwrap_or(0))),
-            ..Attributes::default()
-        };
-        job.adjust(&mut attributes, false);
-        let mut reader = Verifying::new(open()?, fetched.digest.clone());
-        let written = writer.put_file(&target, &mut reader, &attributes);
-        if let Err(LayerError::Read(_)) = &written {
-            // After a crash its bytes may be lost: the next build fetches it again.
-            store.forget_url(url)?;
-        }
-        Ok(written?)
     }
 
     fn plan_copy<'t>(
@@ -449,6 +416,39 @@ impl Job<'_> {
         }
         let target = self.target_of(writer, &selected.name)?;
         self.write_entry(writer, selected, 0, &target, &target)
+    }
+
+    /// Writes the file behind a URL.
+    fn write_url(
+        &self,
+        writer: &mut LayerWriter<'_>,
+        name: &[u8],
+        file: &File,
+        modified: Option<i64>,
+        unpack: bool,
+    ) -> Step<()> {
+        let again = || file.try_clone().map_err(LayerError::Read);
+        if unpack {
+            let is_archive = begins_with_archive(again()?)?;
+            // Both descriptors share one position.
+            (&*file).rewind().map_err(LayerError::Read)?;
+            if is_archive {
+                let (_, mut reader) = Compression::decode(again()?).map_err(LayerError::Read)?;
+                let destination = self.ensure_dir(writer, self.destination.as_bytes())?;
+                writer.extract(&mut reader, &destination, self.owner, Limits::default())?;
+                return Ok(());
+            }
+        }
+        let target = self.target_of(writer, name)?;
+        let mut attributes = Attributes {
+            mode: 0o600,
+            // Like BuildKit, the epoch where the server says nothing.
+            mtime: Some(Timestamp::from_seconds(modified.unwrap_or(0))),
+            ..Attributes::default()
+        };
+        self.adjust(&mut attributes, false);
+        writer.put_file_from(&target, file, &attributes)?;
+        Ok(())
     }
 
     fn write_directory(&self, writer: &mut LayerWriter<'_>, selected: &Selected) -> Step<bool> {

@@ -154,8 +154,9 @@ impl Build<'_> {
                     None => fetcher.url(url, pinned.as_ref())?,
                 };
                 Ok(Item::Url {
-                    url: url.clone(),
-                    fetched,
+                    name: name_of_url(url),
+                    file: fetcher.open(url, &fetched)?,
+                    modified: fetched.modified,
                     unpack: *unpack,
                 })
             }

@@ -1,12 +1,13 @@
 //! URLs into the store: one request, and no body, where what is there is still valid.
 
+use std::fs::File;
 use std::io::{self, Read, Write};
 
 use super::{FetchError, Fetcher, Result};
 use crate::event::{TransferOutcome, Verb};
 use crate::image::{Algorithm, Digest, Hasher};
 use crate::registry::{Validators, percent_decoded, shown_url};
-use crate::store::UrlRecord;
+use crate::store::{UrlRecord, Verifying};
 
 /// What a URL gave.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +16,8 @@ pub struct Fetched {
     pub digest: Digest,
     /// `Last-Modified` in seconds since the epoch, where the server said so.
     pub modified: Option<i64>,
+    /// Whether it came just now, and not in an earlier build.
+    is_fresh: bool,
 }
 
 /// The name of a file from a URL that ends in none, as BuildKit has it.
@@ -60,7 +63,7 @@ impl Fetcher<'_> {
         if let (Some(record), Some(expected)) = (&known, expected)
             && record.digest == *expected
         {
-            return Ok(fetched(record));
+            return Ok(fetched(record, false));
         }
         let mut conditions = known.as_ref().map_or_else(Validators::default, validators);
         if expected.is_some() {
@@ -119,7 +122,7 @@ impl Fetcher<'_> {
         let Some((digest, answered)) = taken else {
             // Only asked for where there is a record.
             return match known {
-                Some(record) => Ok(fetched(&record)),
+                Some(record) => Ok(fetched(&record, false)),
                 None => Err(FetchError::Store(crate::store::StoreError::NoBlob(
                     Digest::of(url.as_bytes()),
                 ))),
@@ -132,7 +135,26 @@ impl Fetcher<'_> {
             last_modified: answered.last_modified,
         };
         store.write_url_record(url, &record)?;
-        Ok(fetched(&record))
+        Ok(fetched(&record, true))
+    }
+
+    /// Opens what a URL gave. What an earlier build left is verified before, since a crash may
+    /// have taken its bytes; then it is fetched again.
+    ///
+    /// # Errors
+    /// As for [`Fetcher::url`].
+    pub fn open(&self, url: &str, fetched: &Fetched) -> Result<File> {
+        let store = self.transfer.store;
+        if !fetched.is_fresh {
+            let mut reader =
+                Verifying::new(store.open_blob(&fetched.digest)?, fetched.digest.clone());
+            if io::copy(&mut reader, &mut io::sink()).is_err() {
+                store.forget_url(url)?;
+                let again = self.url(url, Some(&fetched.digest))?;
+                return Ok(store.open_blob(&again.digest)?);
+            }
+        }
+        Ok(store.open_blob(&fetched.digest)?)
     }
 }
 
@@ -143,10 +165,11 @@ fn validators(record: &UrlRecord) -> Validators {
     }
 }
 
-fn fetched(record: &UrlRecord) -> Fetched {
+fn fetched(record: &UrlRecord, is_fresh: bool) -> Fetched {
     Fetched {
         digest: record.digest.clone(),
         modified: time_of(&validators(record)),
+        is_fresh,
     }
 }
 
