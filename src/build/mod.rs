@@ -2,6 +2,7 @@
 
 mod base;
 mod commit;
+mod context_source;
 mod contexts;
 mod copy;
 mod error;
@@ -20,7 +21,7 @@ use std::time::Instant;
 
 use kiln_runtime::{HostHelper, Killer, Network};
 
-pub use contexts::{ContextSource, NamedSource, NamedSourceError};
+pub use context_source::{ContextSource, NamedSource, NamedSourceError};
 pub use error::{BuildError, RunFailure};
 use key::Key;
 

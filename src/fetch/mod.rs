@@ -7,6 +7,7 @@
 mod archive;
 mod git;
 mod location;
+mod submodule;
 mod url;
 
 use std::io;
