@@ -2,10 +2,11 @@
 
 use std::fs::File;
 use std::io::{Read, Seek};
-use std::sync::Arc;
 
 use super::error::{Step, Trouble};
-use super::key::Key;
+use super::key::{Inputs, Key};
+use super::pipeline::Made;
+use super::recall::{Recalled, Turn};
 use super::remote::Remote;
 use super::sources::{Selected, Tree};
 use super::stage::{Origin, Outcome, State};
@@ -15,10 +16,9 @@ use crate::context::ignore::IgnoreFile;
 use crate::dockerfile::{AddFiles, Chmod, Files, Instruction, SourceArg, join_path};
 use crate::fetch::begins_archive;
 use crate::layer::{
-    Attributes, Compression, FileKind, LayerError, LayerWriter, Limits, Timestamp, View,
+    Attributes, Compression, FileKind, LayerError, LayerWriter, Limits, Timestamp, UpperKind, View,
 };
 use crate::sandbox;
-use crate::store::Layer;
 
 /// What tells ADD from COPY.
 pub(super) struct Adding {
@@ -69,7 +69,7 @@ struct Job<'a> {
 impl Build<'_> {
     pub(super) fn copy_step(
         &self,
-        state: &State,
+        state: &mut State,
         instruction: &Instruction,
         files: &Files,
         from: Option<Origin>,
@@ -92,7 +92,7 @@ impl Build<'_> {
 
     pub(super) fn add_step(
         &self,
-        state: &State,
+        state: &mut State,
         instruction: &Instruction,
         add: &AddFiles,
         step: &Running,
@@ -113,7 +113,13 @@ impl Build<'_> {
     }
 
     /// Makes the layer of all that is in a context: of one that stands for a base image.
-    pub(super) fn layer_of_context(&self, state: &State, context: &Context) -> Step<Arc<Layer>> {
+    pub(super) fn layer_of_context(
+        &self,
+        state: &mut State,
+        context: &Context,
+        created_by: String,
+        step: &Running,
+    ) -> Step<Outcome> {
         let tree = Tree::context(context);
         let excludes = IgnoreFile::default();
         let items = tree.select(".", &excludes)?;
@@ -129,29 +135,20 @@ impl Build<'_> {
             extract: false,
         };
         let mut key = self.key("context");
-        self.hash(&mut key, &job)?;
-        let key = key.finish();
-        if let Some(Outcome {
-            layer: Some(layer), ..
-        }) = self.recall(state, &key, "")?
-        {
-            return Ok(layer);
-        }
-        let nothing = View::new(Vec::new());
-        let (layer, stable) = self.write_job(state, &nothing, &job)?;
-        if stable {
-            self.record(&key, &layer)?;
-        }
-        Ok(layer)
+        job.hash(&mut key)?;
+        let inputs = key.finish();
+        let turn = match self.recall(state, &inputs, &created_by, step)? {
+            Recalled::Hit(outcome) => return Ok(outcome),
+            Recalled::Miss(turn) => turn,
+        };
+        let made = self.write_job(&View::new(Vec::new()), &job, inputs, turn)?;
+        Ok(Outcome::made(created_by, made))
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "all of them are what a copy can see"
-    )]
+    #[expect(clippy::too_many_arguments, reason = "two instructions in one")]
     fn copy(
         &self,
-        state: &State,
+        state: &mut State,
         instruction: &Instruction,
         files: &Files,
         tree: Tree<'_>,
@@ -162,17 +159,16 @@ impl Build<'_> {
         let mut job = self.plan_copy(state, files, tree, from_context, adding, step)?;
         let created_by = format!("{} # buildkit", instruction.raw);
         let mut key = self.key(if job.extract { "add" } else { "copy" });
+        job.hash(&mut key)?;
         // A linked layer does not depend on what lies below.
-        if files.link {
-            key.text("link");
-        } else {
-            key.text("on").chain(state.stack.chain_id());
-        }
-        self.hash(&mut key, &job)?;
-        let key = key.finish();
-        if let Some(outcome) = self.recall(state, &key, &created_by)? {
-            return Ok(outcome);
-        }
+        let inputs = match files.link {
+            true => key.finish_linked(),
+            false => key.finish(),
+        };
+        let turn = match self.recall(state, &inputs, &created_by, step)? {
+            Recalled::Hit(outcome) => return Ok(outcome),
+            Recalled::Miss(turn) => turn,
+        };
         for item in &mut job.items {
             if let Item::Remote(remote) = item {
                 *item = self.bring(remote, step)?;
@@ -180,81 +176,28 @@ impl Build<'_> {
         }
         let nothing = View::new(Vec::new());
         let below = if files.link { &nothing } else { &state.view };
-        let (layer, stable) = self.write_job(state, below, &job)?;
-        // What changed while it was copied is no longer what the key was made of.
-        if stable {
-            self.record(&key, &layer)?;
-        }
-        Ok(Outcome::made(created_by, layer))
+        let made = self.write_job(below, &job, inputs, turn)?;
+        Ok(Outcome::made(created_by, made))
     }
 
-    /// Adds to a key all that a copy depends on but what lies below.
-    fn hash(&self, key: &mut Key, job: &Job<'_>) -> Step<()> {
-        key.text(&job.destination)
-            .number(job.into_directory.into())
-            .text(&format!("{:?} {:?}", job.owner, job.chmod));
-        for item in &job.items {
-            match item {
-                Item::Tree(selected) => {
-                    key.text("tree");
-                    job.tree.hash(key, selected, job.from_context)?;
-                }
-                Item::Document { name, content } => {
-                    key.text("document").text(name).text(content);
-                }
-                Item::Remote(remote) => {
-                    remote.hash(key);
-                    key.text(&format!("{:?}", job.excludes));
-                }
-                // These were remote when the key was made.
-                Item::Url { .. } | Item::Repository(_) => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// Writes a layer, and tells whether its sources were still what they had been.
-    fn write_job(&self, state: &State, below: &View, job: &Job<'_>) -> Step<(Arc<Layer>, bool)> {
-        let mut stable = true;
-        let layer = self.write_layer(state, below, |writer| {
+    /// Writes the tree of a layer.
+    fn write_job(&self, below: &View, job: &Job<'_>, inputs: Inputs, turn: Turn<'_>) -> Step<Made> {
+        // What changes while it is copied is no longer what the key was made of.
+        let mut is_sound = true;
+        let (staged, overrides) = self.write_tree(below, |writer| {
             for item in &job.items {
-                stable &= match item {
-                    Item::Remote(_) => false,
-                    Item::Url {
-                        name,
-                        file,
-                        modified,
-                        unpack,
-                    } => {
-                        job.write_url(writer, name, file, *modified, *unpack)?;
-                        true
-                    }
-                    Item::Repository(view) => {
-                        // All that is in it is meant; what is not its own directory is excluded.
-                        let tree = Tree::image(view);
-                        let items = tree.select(".", &job.excludes)?;
-                        let inner = Job {
-                            tree,
-                            from_context: true,
-                            items: Vec::new(),
-                            excludes: IgnoreFile::default(),
-                            destination: job.destination.clone(),
-                            into_directory: true,
-                            owner: job.owner,
-                            chmod: job.chmod.clone(),
-                            extract: false,
-                        };
-                        for selected in &items {
-                            inner.write_directory(writer, selected)?;
-                        }
-                        true
-                    }
-                    item => job.write(writer, item)?,
-                };
+                is_sound &= job.write(writer, item)?;
             }
             Ok(())
         })?;
-        Ok((layer, stable))
+        Ok(Made {
+            staged,
+            kind: UpperKind::Overlay,
+            overrides,
+            inputs,
+            is_sound,
+            lock: turn.lock,
+        })
     }
 
     fn plan_copy<'t>(
@@ -339,6 +282,31 @@ impl Build<'_> {
 }
 
 impl Job<'_> {
+    /// Adds to a key all that a copy depends on but what lies below.
+    fn hash(&self, key: &mut Key) -> Step<()> {
+        key.text(&self.destination)
+            .number(self.into_directory.into())
+            .text(&format!("{:?} {:?}", self.owner, self.chmod));
+        for item in &self.items {
+            match item {
+                Item::Tree(selected) => {
+                    key.text("tree");
+                    self.tree.hash(key, selected, self.from_context)?;
+                }
+                Item::Document { name, content } => {
+                    key.text("document").text(name).text(content);
+                }
+                Item::Remote(remote) => {
+                    remote.hash(key);
+                    key.text(&format!("{:?}", self.excludes));
+                }
+                // These were remote when the key was made.
+                Item::Url { .. } | Item::Repository(_) => {}
+            }
+        }
+        Ok(())
+    }
+
     fn attributes(&self, entry: &crate::layer::Node) -> Step<Attributes> {
         let mut attributes =
             Attributes::of(&entry.stat, self.tree.xattrs(entry, self.from_context)?);
@@ -401,7 +369,36 @@ impl Job<'_> {
                 self.write_directory(writer, selected)
             }
             Item::Tree(selected) => self.write_file(writer, selected),
-            Item::Remote(_) | Item::Url { .. } | Item::Repository(_) => Ok(false),
+            // It was brought before.
+            Item::Remote(_) => Ok(false),
+            Item::Url {
+                name,
+                file,
+                modified,
+                unpack,
+            } => {
+                self.write_url(writer, name, file, *modified, *unpack)?;
+                Ok(true)
+            }
+            Item::Repository(view) => {
+                // All that is in it is meant.
+                let tree = Tree::image(view);
+                let inner = Job {
+                    tree,
+                    from_context: true,
+                    items: Vec::new(),
+                    excludes: IgnoreFile::default(),
+                    destination: self.destination.clone(),
+                    into_directory: true,
+                    owner: self.owner,
+                    chmod: self.chmod.clone(),
+                    extract: false,
+                };
+                for selected in inner.tree.select(".", &self.excludes)? {
+                    inner.write_directory(writer, &selected)?;
+                }
+                Ok(true)
+            }
         }
     }
 

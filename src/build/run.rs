@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use kiln_runtime::{Exit, Network};
 
 use super::error::{RunFailure, Step, Trouble};
+use super::pipeline::Made;
+use super::recall::Recalled;
 use super::stage::{Outcome, State};
 use super::{Build, Running};
 use crate::dockerfile::{self, Invocation, Run, Security, Source, Span};
@@ -22,7 +24,7 @@ const TAIL: usize = 64 << 10;
 /// How many logs of failed steps are kept.
 const LOGS: usize = 20;
 
-/// The host name that a step sees.
+/// The host name that a step sees, where the build argument for it is not given.
 const HOSTNAME: &str = "kiln";
 
 /// What a step's output goes to.
@@ -46,7 +48,7 @@ impl Output {
 impl Build<'_> {
     pub(super) fn run_step(
         &self,
-        state: &State,
+        state: &mut State,
         run: &Run,
         source: &Arc<Source>,
         span: Span,
@@ -87,23 +89,27 @@ impl Build<'_> {
         };
         let created_by = state.scope.run_history(&args);
         let working_dir = match config.working_dir.as_str() {
-            "" => "/",
-            dir => dir,
+            "" => "/".to_owned(),
+            dir => dir.to_owned(),
         };
+        let given = self.options.build_args.get("BUILDKIT_SANDBOX_HOSTNAME");
+        let hostname = given.map_or(HOSTNAME, |name| name.as_str());
         let mut key = self.key("run");
-        key.chain(state.stack.chain_id())
-            .text(&self.platform.to_string())
+        key.text(&self.platform.to_string())
             .list(&args)
-            .text(working_dir)
+            .text(&working_dir)
             .text(&config.user)
-            .number(network as u64);
+            .number(network as u64)
+            .text(hostname);
         for (name, value) in state.scope.key_environment() {
             key.text(name).text(value);
         }
-        let key = key.finish();
-        if let Some(outcome) = self.recall(state, &key, &created_by)? {
-            return Ok(outcome);
-        }
+        let inputs = key.finish();
+        let turn = match self.recall(state, &inputs, &created_by, step)? {
+            Recalled::Hit(outcome) => return Ok(outcome),
+            Recalled::Miss(turn) => turn,
+        };
+        let config = &state.config.config;
 
         let identity = sandbox::lookup_user(&state.view, &config.user)?;
         let mut env = state.scope.run_environment();
@@ -111,7 +117,7 @@ impl Build<'_> {
             env.push(("HOME".to_owned(), sandbox::home_of(&identity)));
         }
         let sandboxes = self.sandboxes()?;
-        let root = sandboxes.root(&state.stack, &state.view, working_dir.as_bytes())?;
+        let root = sandboxes.root(&state.trees(), &state.view, working_dir.as_bytes())?;
         let pipe = || {
             nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)
                 .map_err(|errno| SandboxError::from(kiln_runtime::Error::call("pipe2", errno)))
@@ -124,7 +130,7 @@ impl Build<'_> {
             cwd: working_dir.as_bytes().to_vec(),
             user: identity.user,
             network,
-            hostname: HOSTNAME.to_owned(),
+            hostname: hostname.to_owned(),
             stdio: [
                 sandbox::dev_null().map_err(SandboxError::from)?,
                 stdout_end,
@@ -135,7 +141,8 @@ impl Build<'_> {
             Ok(running) => running,
             Err(error) => return Err(explain_exec(error, state, &args)),
         };
-        (self.shop.on_step)(running.killer().map_err(SandboxError::from)?);
+        let killer = running.killer().map_err(SandboxError::from)?;
+        let watched = self.shop.cancel.watch(killer);
         let path = self.shop.session.file()?;
         let output = Mutex::new(Output {
             log: File::create(&path).map_err(SandboxError::from)?,
@@ -149,19 +156,21 @@ impl Build<'_> {
         });
         let exit = exit?;
         drop(running);
+        drop(watched);
         if !exit.success() {
+            self.check_canceled()?;
             return Err(self.failure(step, source, span, args, exit, output));
         }
         let changes = root.into_changes()?;
-        let layer = self.commit(
-            state,
-            &state.view,
-            &changes.staged,
-            changes.kind,
-            Default::default(),
-        )?;
-        self.record(&key, &layer)?;
-        Ok(Outcome::made(created_by, layer))
+        let made = Made {
+            staged: changes.staged,
+            kind: changes.kind,
+            overrides: Default::default(),
+            inputs,
+            is_sound: true,
+            lock: turn.lock,
+        };
+        Ok(Outcome::made(created_by, made))
     }
 
     /// Passes the output of a step on until all its ends are closed.

@@ -3,6 +3,7 @@
 
 pub mod ignore;
 pub mod pattern;
+mod text;
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -10,6 +11,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use ignore::{IgnoreError, IgnoreFile};
+pub use text::{DecodeError, decode};
 
 use crate::layer::{LayerDir, LayerError, Ownership, View};
 
@@ -58,12 +60,12 @@ pub enum ContextError {
         source: LayerError,
     },
     /// The Dockerfile is no text.
-    #[error("{path} is not UTF-8 text: byte {offset} is none")]
+    #[error("{path}: {source}")]
     NotText {
         /// The file.
         path: PathBuf,
-        /// The first bad byte.
-        offset: usize,
+        /// Why not.
+        source: DecodeError,
     },
     /// The ignore file can't be read.
     #[error("cannot read {path}: {source}")]
@@ -100,6 +102,9 @@ impl ContextError {
                 })
             }
             ContextError::Rule(error) => error.hint(),
+            ContextError::NotText { .. } => {
+                Some("save the file as UTF-8, which is what an editor does by default".to_owned())
+            }
             _ => None,
         }
     }
@@ -321,9 +326,9 @@ pub fn read_dockerfile_from(reader: impl Read, name: &str) -> Result<String, Con
 }
 
 fn text_of(bytes: Vec<u8>, path: &Path) -> Result<String, ContextError> {
-    String::from_utf8(bytes).map_err(|error| ContextError::NotText {
+    decode(bytes).map_err(|source| ContextError::NotText {
         path: path.to_owned(),
-        offset: error.utf8_error().valid_up_to(),
+        source,
     })
 }
 

@@ -8,11 +8,11 @@
 //! layers/<id>/{fs,layer.json}    extracted trees, immutable
 //! diff/<form>/<diff_id hex>  → layers/<id>, where the tree does not depend on what lies below
 //! chain/<form>/<chain_id hex> → layers/<id>, where it does
-//! cache/<key>                step records
+//! cache/<inputs>/<chain_id hex>  step records, by what was given and what lay below
 //! urls/<hex>                 what URLs gave, by their own digest
 //! tmp/<session>/             work of one process, with a lock that it holds
 //! trash/                     what is being removed
-//! locks/                     lock files, never renamed
+//! locks/                     lock files, never renamed; `steps` has a byte for each step
 //! ```
 //!
 //! Data is written below `tmp/` and renamed; references are published last. After a crash
@@ -35,7 +35,7 @@ pub use cache::StepRecord;
 pub use gc::Freed;
 pub use images::{Image, RefRecord, Removed};
 pub use layers::{CompressedBlob, Layer, Stack};
-pub use session::{Lock, Session};
+pub use session::{Lock, Session, StepLock};
 pub use urls::UrlRecord;
 
 use crate::image::{Digest, ReferenceError};
