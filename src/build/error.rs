@@ -23,6 +23,9 @@ pub enum BuildError {
         /// The text that it is in.
         source_text: Arc<Source>,
     },
+    /// Checks found something, and the file makes that an error.
+    #[error("checks found something, and error=true makes that an error: {0}")]
+    Checks(String),
     /// A command failed.
     #[error("step failed: {}", .0.step)]
     Run(Box<RunFailure>),
@@ -41,6 +44,7 @@ impl BuildError {
             BuildError::Context(error) => error.hint(),
             BuildError::Dockerfile { diagnostics, .. } => diagnostics.hint(),
             BuildError::Store(error) => error.hint(),
+            BuildError::Checks(_) => Some("kiln build --check shows where".to_owned()),
             _ => None,
         }
     }

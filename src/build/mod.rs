@@ -1,6 +1,7 @@
 //! Builds an image from the stages of a Dockerfile. Emits events and never prints.
 
 mod base;
+mod check;
 mod commit;
 mod copy;
 mod error;
@@ -18,6 +19,7 @@ use std::time::Instant;
 
 use kiln_runtime::{Killer, Network};
 
+pub use check::{Examined, examine};
 pub use error::{BuildError, RunFailure};
 use key::Key;
 
@@ -53,6 +55,8 @@ pub struct Options {
     pub labels: Vec<(String, String)>,
     /// `--platform`; the host's where none is given.
     pub platform: Option<Platform>,
+    /// Whether what checks find is shown. Where the file makes it an error, it is one anyway.
+    pub show_checks: bool,
 }
 
 /// What a build works with.
@@ -119,13 +123,14 @@ pub fn build(shop: &Workshop<'_>, options: &Options) -> Result<Built, BuildError
     let mut plan = file
         .plan(options.target.as_deref(), &options.build_args, &predefined)
         .map_err(wrong)?;
-    for warning in &file.warnings {
-        let line = source.line_of(warning.span.start);
-        shop.reporter.report(Event::Warning {
-            message: format!("{}:{line}: {}", source.name, warning.message),
-            hint: warning.hint.clone(),
-        });
-    }
+    let around = check::Around {
+        options,
+        context: &context,
+        store: Some(shop.store),
+        platform: &platform,
+        predefined: &predefined,
+    };
+    around.warn(&source, &file, &plan, shop.reporter.as_ref())?;
     let unused = file.unused_build_args(&options.build_args);
     if !unused.is_empty() {
         shop.reporter.report(Event::Warning {

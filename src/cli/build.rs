@@ -193,6 +193,7 @@ fn options(arguments: &Arguments) -> Result<(Options, Vec<OutputSpec>)> {
         network: arguments.network.into(),
         labels: arguments.label.iter().map(label).collect::<Result<_>>()?,
         platform: arguments.platform.as_deref().map(str::parse).transpose()?,
+        show_checks: !arguments.quiet,
     };
     Ok((options, outputs))
 }

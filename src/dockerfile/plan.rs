@@ -275,7 +275,7 @@ impl Dockerfile {
         Err(Diagnostic::new(Span::default(), format!("there is no stage {target:?}")).hinted(hint))
     }
 
-    fn globals(
+    pub(super) fn globals(
         &self,
         target: usize,
         build_args: &BTreeMap<String, String>,
@@ -328,7 +328,7 @@ impl Dockerfile {
         Ok((text, missing.into_inner()))
     }
 
-    fn base(
+    pub(super) fn base(
         &self,
         stage: &Stage,
         globals: &BTreeMap<String, String>,
@@ -349,7 +349,7 @@ impl Dockerfile {
         }
     }
 
-    fn platform(
+    pub(super) fn platform(
         &self,
         stage: &Stage,
         globals: &BTreeMap<String, String>,
