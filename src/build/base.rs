@@ -1,7 +1,7 @@
 //! What a stage stands on: scratch, an image of the store, or one that is pulled.
 
 use super::error::{Step, Trouble};
-use super::{Build, Running};
+use super::{Build, Pull, Running};
 use crate::image::{ImageConfig, Platform, Reference};
 use crate::store::{Stack, StoreError};
 use crate::transfer::{self, Transfer};
@@ -15,7 +15,7 @@ impl Build<'_> {
         step: &Running,
     ) -> Step<(ImageConfig, Stack, bool)> {
         let store = self.shop.store;
-        if !self.options.pull {
+        if self.options.pull != Pull::Always {
             let found = match store.find(name) {
                 Ok(image) => Some(image),
                 Err(StoreError::NoImage(_)) => None,
@@ -27,6 +27,14 @@ impl Build<'_> {
             {
                 return Ok((image.config, stack, true));
             }
+        }
+        if self.options.pull == Pull::Never {
+            return Err(Trouble::hinted(
+                format!(
+                    "{name} for {platform} is not in the store, and --pull=never forbids to pull it"
+                ),
+                format!("kiln pull {name}"),
+            ));
         }
         let reference: Reference = name
             .parse()

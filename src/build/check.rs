@@ -35,7 +35,7 @@ pub struct Examined {
 /// The context or the Dockerfile can't be read.
 pub fn examine(options: &Options, store: Option<&Store>) -> Result<Examined, BuildError> {
     let path = context::find_dockerfile(&options.context, options.dockerfile.as_deref());
-    let context = Context::open(&options.context, &path)?;
+    let context = Context::open(&options.context, &path, options.ignorefile.as_deref())?;
     let text = context::read_dockerfile(&path)?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let platform = options.platform.clone().unwrap_or_else(Platform::host);

@@ -24,21 +24,23 @@ pub use error::{BuildError, RunFailure};
 use key::Key;
 
 use crate::context::{self, Context};
-use crate::dockerfile::{self, Dockerfile, Plan, Source};
+use crate::dockerfile::{self, Dockerfile, InstructionKind, Plan, Source};
 use crate::event::{Event, Reporter, StepId, StepOutcome};
 use crate::image::{Digest, ImageConfig, Platform, Reference};
 use crate::layer::Timestamp;
 use crate::registry::{Client, CredentialsError};
-use crate::sandbox::{SandboxError, Sandboxes};
+use crate::sandbox::{SandboxError, Sandboxes, Surroundings};
 use crate::store::{Session, Stack, Store};
 
 /// What is to be built, and how.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Options {
     /// The directory to build from.
     pub context: PathBuf,
     /// `-f`.
     pub dockerfile: Option<PathBuf>,
+    /// `--ignorefile`.
+    pub ignorefile: Option<PathBuf>,
     /// The names that the image gets.
     pub tags: Vec<Reference>,
     /// `--build-arg`.
@@ -47,16 +49,69 @@ pub struct Options {
     pub target: Option<String>,
     /// Whether records of earlier builds are passed over.
     pub no_cache: bool,
-    /// Whether base images are pulled although they are in the store.
-    pub pull: bool,
+    /// When base images are pulled.
+    pub pull: Pull,
     /// The network of RUN.
     pub network: Network,
+    /// What RUN sees around it beside that.
+    pub surroundings: Surroundings,
     /// `--label`, applied last.
     pub labels: Vec<(String, String)>,
+    /// What else is changed about the config at the end.
+    pub changes: ConfigChanges,
     /// `--platform`; the host's where none is given.
     pub platform: Option<Platform>,
     /// Whether what checks find is shown. Where the file makes it an error, it is one anyway.
     pub show_checks: bool,
+}
+
+/// When base images are pulled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pull {
+    /// Although they are in the store.
+    Always,
+    /// When they are not in the store.
+    #[default]
+    Missing,
+    /// Not at all.
+    Never,
+}
+
+/// Changes to the config of an image that its Dockerfile doesn't say.
+#[derive(Clone, Debug, Default)]
+pub struct ConfigChanges {
+    /// Variables that are set where ENV doesn't.
+    pub env: BTreeMap<String, String>,
+    /// Variables that are removed.
+    pub unset_env: Vec<String>,
+    /// Labels that are removed.
+    pub unset_labels: Vec<String>,
+}
+
+impl ConfigChanges {
+    /// Applies the changes to the config of a target.
+    fn apply(&self, config: &mut ImageConfig, file: &Dockerfile, target: usize) {
+        let own = file.stages[target].instructions.iter();
+        let mut set: Vec<&str> = Vec::new();
+        for instruction in own {
+            if let InstructionKind::Env(pairs) = &instruction.kind {
+                set.extend(pairs.iter().map(|pair| pair.name.text.as_str()));
+            }
+        }
+        for (name, value) in &self.env {
+            if !set.contains(&name.as_str()) {
+                config.config.set_env(name, value);
+            }
+        }
+        let is_unset = |entry: &String| {
+            let name = entry.split('=').next().unwrap_or_default();
+            self.unset_env.iter().any(|unset| unset == name)
+        };
+        config.config.env.retain(|entry| !is_unset(entry));
+        for name in &self.unset_labels {
+            config.config.labels.remove(name);
+        }
+    }
 }
 
 /// What a build works with.
@@ -109,7 +164,7 @@ struct Build<'a> {
 pub fn build(shop: &Workshop<'_>, options: &Options) -> Result<Built, BuildError> {
     let path = context::find_dockerfile(&options.context, options.dockerfile.as_deref());
     // The context first: without it, that there is no Dockerfile in it says little.
-    let context = Context::open(&options.context, &path)?;
+    let context = Context::open(&options.context, &path, options.ignorefile.as_deref())?;
     let text = context::read_dockerfile(&path)?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let source = Arc::new(Source::new(name, text));
@@ -202,6 +257,9 @@ impl Build<'_> {
         let stage::Finished {
             mut config, stack, ..
         } = finished;
+        self.options
+            .changes
+            .apply(&mut config, self.file, plan.target);
         for (name, value) in &self.options.labels {
             config.config.labels.insert(name.clone(), value.clone());
         }

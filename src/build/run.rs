@@ -100,6 +100,9 @@ impl Build<'_> {
         for (name, value) in state.scope.key_environment() {
             key.text(name).text(value);
         }
+        self.options.surroundings.add_to(|text| {
+            key.text(text);
+        });
         let key = key.finish();
         if let Some(outcome) = self.recall(state, &key, &created_by)? {
             return Ok(outcome);
@@ -124,6 +127,7 @@ impl Build<'_> {
             cwd: working_dir.as_bytes().to_vec(),
             user: identity.user,
             network,
+            surroundings: self.options.surroundings.clone(),
             hostname: HOSTNAME.to_owned(),
             stdio: [
                 sandbox::dev_null().map_err(SandboxError::from)?,

@@ -89,12 +89,17 @@ pub struct Context {
 }
 
 impl Context {
-    /// Opens a directory. The ignore file is that of the Dockerfile, else the directory's own:
-    /// `<Dockerfile>.dockerignore`, `.dockerignore`, `.containerignore`.
+    /// Opens a directory. The ignore file is the one that is given, else that of the Dockerfile,
+    /// else the directory's own: `<Dockerfile>.dockerignore`, `.dockerignore`,
+    /// `.containerignore`.
     ///
     /// # Errors
     /// See [`ContextError`].
-    pub fn open(directory: &Path, dockerfile: &Path) -> Result<Context, ContextError> {
+    pub fn open(
+        directory: &Path,
+        dockerfile: &Path,
+        given: Option<&Path>,
+    ) -> Result<Context, ContextError> {
         let error = |source| ContextError::Directory {
             path: directory.to_owned(),
             source,
@@ -109,11 +114,14 @@ impl Context {
         .map_err(|errno| error(errno.into()))?;
         let mut own = dockerfile.as_os_str().to_owned();
         own.push(".dockerignore");
-        let candidates = [
-            PathBuf::from(own),
-            directory.join(".dockerignore"),
-            directory.join(".containerignore"),
-        ];
+        let candidates = match given {
+            Some(given) => vec![given.to_owned()],
+            None => vec![
+                PathBuf::from(own),
+                directory.join(".dockerignore"),
+                directory.join(".containerignore"),
+            ],
+        };
         let mut ignore = None;
         for path in &candidates {
             match read_bounded(path) {
@@ -122,7 +130,7 @@ impl Context {
                     ignore = Some(IgnoreFile::parse(&text, &name)?);
                     break;
                 }
-                Err(source) if source.kind() == io::ErrorKind::NotFound => {}
+                Err(source) if source.kind() == io::ErrorKind::NotFound && given.is_none() => {}
                 Err(source) => {
                     return Err(ContextError::Ignore {
                         path: path.clone(),

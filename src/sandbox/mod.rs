@@ -2,9 +2,11 @@
 //! missing, the files that every container has, the user.
 
 mod root;
+mod surroundings;
 mod user;
 
 pub use root::{Changes, Root};
+pub use surroundings::Surroundings;
 pub use user::{Identity, UserError, home_of, lookup_chown, lookup_user};
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -78,6 +80,8 @@ pub struct Command {
     pub user: User,
     /// Which network it sees.
     pub network: Network,
+    /// What it sees around it beside that.
+    pub surroundings: Surroundings,
     /// The host name.
     pub hostname: String,
     /// Standard input, output and error.
@@ -132,9 +136,13 @@ impl Sandboxes {
                 source: kiln_runtime::mount_file(source, false)?,
             })
         };
+        let around = &command.surroundings;
         let mounts = vec![
-            bind("/etc/resolv.conf", &root.resolv_conf(command.network)?)?,
-            bind("/etc/hosts", &root.hosts(&command.hostname)?)?,
+            bind(
+                "/etc/resolv.conf",
+                &root.resolv_conf(command.network, around)?,
+            )?,
+            bind("/etc/hosts", &root.hosts(&command.hostname, around)?)?,
         ];
         let spec = Spec {
             root: root.mount()?,
@@ -147,7 +155,8 @@ impl Sandboxes {
             mounts,
             capabilities: CapabilitySet::default_set(),
             seccomp: Some(self.seccomp.clone()),
-            rlimits: Vec::new(),
+            rlimits: command.surroundings.rlimits,
+            shm_size: command.surroundings.shm_size,
             stdio: command.stdio,
         };
         Ok(self.builder.spawn(spec)?)
