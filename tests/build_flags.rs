@@ -318,12 +318,18 @@ fn push_and_metadata_say_where_the_image_is() {
         other.run(["pull", &format!("{name}@{digest}")]).ok();
     }
 
+    let third = registry.reference("a/third:3");
+    let output = format!("type=image,name={third},push=true");
+    kiln.run(["build", "-o", &output, context.to_str().unwrap()])
+        .ok();
+    other.run(["pull", &third]).ok();
+
     let output = kiln
         .run(["build", "--push", context.to_str().unwrap()])
         .fails();
     assert_eq!(
         output.stderr(),
-        "error: --push needs a name for the image\nhint: give one with -t REGISTRY/REPOSITORY:TAG\n"
+        "error: what is pushed needs a name\nhint: give one with -t REGISTRY/REPOSITORY:TAG\n"
     );
 }
 

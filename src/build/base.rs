@@ -4,7 +4,7 @@ use super::error::{Step, Trouble};
 use super::{Build, Pull, Running};
 use crate::image::{ImageConfig, Platform, Reference};
 use crate::store::{Stack, StoreError};
-use crate::transfer::{self, Transfer};
+use crate::transfer::{self, Transfer, TransferError};
 
 impl Build<'_> {
     /// Returns an image by name: from the store, else from its registry.
@@ -45,7 +45,14 @@ impl Build<'_> {
             reporter: &self.shop.reporter,
             step: Some(step.id),
         };
-        let pulled = transfer::pull(&transfer, self.client()?, &reference, platform, false)?;
+        let pulled = transfer::pull(&transfer, self.client()?, &reference, platform, false);
+        let pulled = pulled.map_err(|error| match &error {
+            TransferError::Platform { found, .. } => Trouble::hinted(
+                error.to_string(),
+                format!("write FROM --platform={found} to stand on it all the same"),
+            ),
+            _ => error.into(),
+        })?;
         Ok((pulled.config, pulled.stack, false))
     }
 }

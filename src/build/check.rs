@@ -102,6 +102,7 @@ impl Around<'_> {
             predefined: self.predefined,
             platform: self.platform,
             stages,
+            contexts: &[],
             excluded: &|path| self.context.ignore().excludes_for_good(path),
             base: &base,
         };

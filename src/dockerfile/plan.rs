@@ -415,14 +415,15 @@ fn image(name: &str, file: &Dockerfile, stage: usize, span: Span) -> Result<Base
             let stages = file.stages[..stage]
                 .iter()
                 .filter_map(|s| s.name.as_deref());
-            Err(Diagnostic::new(span, error.to_string()).maybe_hinted(did_you_mean(name, stages)))
+            let hint = did_you_mean(name, stages).or_else(|| error.hint());
+            Err(Diagnostic::new(span, error.to_string()).maybe_hinted(hint))
         }
     }
 }
 
 /// Returns the stages, contexts or images that an instruction names, with their places.
 /// Those of an ONBUILD are meant by whoever runs it.
-fn names_in(instruction: &Instruction) -> Vec<(String, Span)> {
+pub(super) fn names_in(instruction: &Instruction) -> Vec<(String, Span)> {
     match &instruction.kind {
         InstructionKind::Copy(copy) => {
             let from = copy.from.iter();

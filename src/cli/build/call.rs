@@ -75,6 +75,7 @@ impl Call {
                 Some(("format", "text" | "")) => call.json = false,
                 Some(("ignorestatus", "true" | "1")) => call.ignore_status = true,
                 Some(("ignorestatus", "false" | "0")) => call.ignore_status = false,
+                None if index == 0 && text.is_empty() => {}
                 None if index == 0 && field == DESCRIBE => call.method = Method::Describe,
                 None if index == 0 => {
                     let method = METHODS.iter().find(|(name, ..)| *name == field);

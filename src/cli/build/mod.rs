@@ -20,7 +20,7 @@ use super::{CliError, Result, interrupt, output_line};
 use crate::archive::{self, Destination, Output, OutputSpec};
 use crate::build::{self, Built, ConfigChanges, Options, Pull};
 use crate::event::{Event, Reporter};
-use crate::image::{Digest, Platform};
+use crate::image::{Digest, Platform, Reference};
 use crate::registry::{Client, CredentialsError};
 use crate::transfer::{self, Transfer};
 use crate::ui;
@@ -122,7 +122,7 @@ pub(super) struct Arguments {
     #[arg(long, value_enum, default_value_t = ui::Mode::Auto)]
     progress: ui::Mode,
     /// Where the result goes beside the store:
-    /// type=oci|docker|tar|local,dest=PATH[,tar=false]
+    /// type=oci|docker|tar|local,dest=PATH[,tar=false] or type=registry
     #[arg(short, long, value_name = "SPEC")]
     output: Vec<String>,
     /// Don't check certificates of registries; use plain HTTP where HTTPS fails
@@ -204,10 +204,7 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
     if call.method != Method::Build {
         return examine(call, &options, root);
     }
-    if arguments.push() && options.tags.is_empty() {
-        return Err(CliError::message("--push needs a name for the image")
-            .hinted("give one with -t REGISTRY/REPOSITORY:TAG"));
-    }
+    let names = names_to_push(arguments, &options, &outputs)?;
     // Better now than when all is built.
     for path in [
         &arguments.iidfile,
@@ -259,9 +256,7 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
         Err(_) => Ok(()),
     };
     let pushed = match (&result, &written) {
-        (Ok(built), Ok(())) if arguments.push() => {
-            push(arguments, &workshop, &reporter, built, &options)
-        }
+        (Ok(built), Ok(())) => push(arguments, &workshop, &reporter, built, &names),
         _ => Ok(None),
     };
     progress.finish();
@@ -290,14 +285,48 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
     Ok(ExitCode::SUCCESS)
 }
 
-/// Pushes the image under all its names; returns the digest of its manifest.
+/// Returns the names under which the image is pushed.
+fn names_to_push(
+    arguments: &Arguments,
+    options: &Options,
+    outputs: &[OutputSpec],
+) -> Result<Vec<Reference>> {
+    let mut names = Vec::new();
+    let mut asked = arguments.push();
+    if asked {
+        names.extend(options.tags.iter().cloned());
+    }
+    for output in outputs.iter().filter(|output| output.push) {
+        asked = true;
+        let own = match output.names.is_empty() {
+            true => &options.tags,
+            false => &output.names,
+        };
+        names.extend(
+            own.iter()
+                .filter(|name| !names.contains(name))
+                .cloned()
+                .collect::<Vec<_>>(),
+        );
+    }
+    match asked && names.is_empty() {
+        true => Err(CliError::message("what is pushed needs a name")
+            .hinted("give one with -t REGISTRY/REPOSITORY:TAG")),
+        false => Ok(names),
+    }
+}
+
+/// Pushes the image under names; returns the digest of its manifest.
 fn push(
     arguments: &Arguments,
     workshop: &Workshop,
     reporter: &Arc<dyn Reporter>,
     built: &Built,
-    options: &Options,
+    names: &[Reference],
 ) -> Result<Option<Digest>> {
+    if names.is_empty() {
+        return Ok(None);
+    }
     let transfer = Transfer {
         store: &workshop.store,
         session: &workshop.session,
@@ -306,7 +335,7 @@ fn push(
     };
     let client = arguments.client(workshop)?;
     let mut pushed = None;
-    for tag in &options.tags {
+    for tag in names {
         // Anew for each: a push notes the manifest, which the next one then takes.
         let image = workshop.store.find(&built.id.to_string())?;
         let digest = transfer::push(&transfer, &client, &image, tag)?;

@@ -42,6 +42,8 @@ pub struct Subject<'a> {
     pub platform: &'a Platform,
     /// The stages whose instructions are checked; all of them where it is missing.
     pub stages: Option<&'a [usize]>,
+    /// The names of further contexts, which `--from` may mean.
+    pub contexts: &'a [String],
     /// Says by which rule (`file:line: rule`) the context leaves a path out.
     pub excluded: &'a dyn Fn(&str) -> Option<String>,
     /// Returns the config of a base image where it is at hand.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::catalog::*;
 use super::variables::expand_noting;
 use super::{Place, Reporter};
-use crate::dockerfile::plan::BaseRef;
+use crate::dockerfile::plan::{BaseRef, names_in};
 use crate::dockerfile::suggest::closest;
 use crate::dockerfile::{InstructionKind, Stage};
 use crate::image::{Platform, Reference};
@@ -36,6 +36,33 @@ pub(super) fn check(reporter: &mut Reporter<'_>) {
             let wanted = planned.ok().flatten();
             base_platform(reporter, &place, &name, wanted.as_ref());
             floating(reporter, &place, &name);
+        }
+        mistyped(reporter, stage);
+    }
+}
+
+/// Reports `--from` and mounts' `from` that are almost the name of a stage.
+fn mistyped(reporter: &mut Reporter<'_>, stage: &Stage) {
+    let stages = &reporter.subject.file.stages;
+    let names: Vec<&str> = stages.iter().filter_map(|s| s.name.as_deref()).collect();
+    // An image that a FROM names is one, however near.
+    let bases: Vec<&str> = stages.iter().map(|s| s.from.base.text.as_str()).collect();
+    for instruction in &stage.instructions {
+        for (name, _) in names_in(instruction) {
+            let is_index = name.parse::<usize>().is_ok();
+            let is_image = name.contains(['/', ':', '@', '.']) || bases.contains(&name.as_str());
+            let is_stage = names.iter().any(|known| known.eq_ignore_ascii_case(&name));
+            let is_context = reporter.subject.contexts.contains(&name);
+            if is_index || is_image || is_stage || is_context {
+                continue;
+            }
+            if let Some(near) = closest(&name, names.iter().copied()) {
+                let place = reporter.place(instruction.span);
+                let span = reporter.find(instruction, &name);
+                let message = format!("no stage is named {name}, so that it is an image");
+                let hint = format!("did you mean the stage {near}?");
+                reporter.report_at(&MISTYPED_STAGE_NAME, &place, span, message, Some(hint));
+            }
         }
     }
 }

@@ -49,6 +49,7 @@ fn examine(
         predefined: &predefined,
         platform: &"linux/amd64".parse().unwrap(),
         stages: None,
+        contexts: &[],
         excluded: &excluded,
         base,
     };
@@ -270,6 +271,15 @@ fn platforms_of_from() {
             "1: the image base is for linux/amd64, and linux/arm64 is built".to_owned()
         )]
     );
+}
+
+#[test]
+fn an_image_that_a_file_stands_on_is_no_mistyped_stage() {
+    let text = |from: &str| format!("FROM node AS node1\nFROM scratch\nCOPY --from={from} / /\n");
+    assert_eq!(names(&text("node2")), ["MistypedStageName"]);
+    for from in ["node", "node1", "NODE1", "nodes:1", "0", "debian"] {
+        assert_eq!(found(&text(from)), [], "{from}");
+    }
 }
 
 #[test]
@@ -509,6 +519,7 @@ fn a_directive_that_cannot_be_read_points_at_itself() {
         predefined: &nothing,
         platform: &Platform::host(),
         stages: None,
+        contexts: &[],
         excluded: &|_| None,
         base: &|_| None,
     };

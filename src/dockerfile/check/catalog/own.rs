@@ -62,6 +62,18 @@ pub static HEREDOC_IGNORES_ERRORS: Check = Check {
     good: "FROM debian\nRUN <<EOF\nset -e\napt-get update\napt-get install -y curl\nrm -rf /var/lib/apt/lists/*\nEOF",
 };
 
+/// COPY --from=bulider.
+pub static MISTYPED_STAGE_NAME: Check = Check {
+    name: "MistypedStageName",
+    summary: "--from names an image whose name is almost that of a stage",
+    origin: Origin::Kiln,
+    experimental: false,
+    why: "What is no stage is an image, and is downloaded from wherever it may be: somebody else \
+          may have given an image just that name. Where an image is meant, write its tag.",
+    bad: "FROM debian:13 AS builder\nFROM scratch\nCOPY --from=bulider /app /",
+    good: "FROM debian:13 AS builder\nFROM scratch\nCOPY --from=builder /app /",
+};
+
 /// RUN chown -R over what COPY brought.
 pub static OWNERSHIP_DOUBLES_LAYER: Check = Check {
     name: "OwnershipDoublesLayer",
