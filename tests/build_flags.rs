@@ -6,11 +6,13 @@ use serde_json::Value;
 use support::{Kiln, Registry, settled};
 
 /// Flags of the table whose value must make sense, with one that does.
-const VALUES: [(&str, &str); 18] = [
+const VALUES: [(&str, &str); 22] = [
     ("add-host", "a:127.0.0.1"),
     ("arch", "arm64"),
+    ("cache-ttl", "1h"),
     ("call", "targets"),
     ("dns", "127.0.0.1"),
+    ("jobs", "2"),
     ("net", "host"),
     ("network", "host"),
     ("os", "linux"),
@@ -18,8 +20,10 @@ const VALUES: [(&str, &str); 18] = [
     ("platform", "linux/arm64"),
     ("print", "targets"),
     ("progress", "plain"),
+    ("secret", "id=a,env=HOME"),
     ("shm-size", "64m"),
     ("source-date-epoch", "0"),
+    ("ssh", "default=/dev/null"),
     ("tag", "name"),
     ("target", "0"),
     ("timestamp", "0"),

@@ -46,7 +46,8 @@ pub fn examine(options: &Options, store: Option<&Store>) -> Result<Examined, Bui
         findings: Findings::default(),
         error: None,
     };
-    let file = match dockerfile::parse(&examined.source) {
+    let frontend = options.build_args.get("BUILDKIT_SYNTAX");
+    let file = match dockerfile::parse_for(&examined.source, frontend.map(String::as_str)) {
         Ok(file) => file,
         Err(error) => {
             examined.error = Some(error);

@@ -7,11 +7,11 @@ mod settings;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::time::Duration;
 
 use call::{Call, Method};
 use foreign::Foreign;
-use kiln_runtime::Killer;
 
 use super::run::NetworkChoice;
 use super::session::{self, Workshop, open_store_if_there};
@@ -19,6 +19,7 @@ use super::tag::parse_tag;
 use super::{CliError, Result, interrupt, output_line};
 use crate::archive::{self, Destination, Output, OutputSpec};
 use crate::build::{self, Built, ConfigChanges, Options, Pull};
+use crate::dockerfile;
 use crate::event::{Event, Reporter};
 use crate::image::{Digest, Platform, Reference};
 use crate::registry::{Client, CredentialsError};
@@ -68,6 +69,21 @@ pub(super) struct Arguments {
     /// Don't take results of earlier builds
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide_possible_values = true)]
     no_cache: Option<bool>,
+    /// Don't take results of earlier builds for this stage; may be given several times
+    #[arg(long, value_name = "STAGE", value_delimiter = ',')]
+    no_cache_filter: Vec<String>,
+    /// Don't take results of earlier builds that are older, as in 36h or 7d
+    #[arg(long, value_name = "TIME", value_parser = parse_age)]
+    cache_ttl: Option<Duration>,
+    /// How many steps may run at once [default: twice the processors, at least 4]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    jobs: Option<u32>,
+    /// A secret for RUN --mount=type=secret
+    #[arg(long, value_name = "id=NAME[,src=FILE|,env=VARIABLE]")]
+    secret: Vec<String>,
+    /// An SSH agent or keys for RUN --mount=type=ssh
+    #[arg(long, value_name = "default|ID[=SOCKET|=KEY,…]")]
+    ssh: Vec<String>,
     /// When to pull base images: always (without a value), missing or never
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "always", value_name = "WHEN", value_parser = pull)]
     pull: Option<Pull>,
@@ -227,28 +243,17 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
     arguments.foreign.note(reporter.as_ref());
     let client = || arguments.client(&workshop);
     let sandboxes = || workshop.sandboxes(reporter.as_ref());
-    // The step that runs now: it ends before anything of it is taken away.
-    let running: Arc<Mutex<Option<Killer>>> = Arc::default();
-    let doomed = running.clone();
-    interrupt::on_interrupt(move || {
-        if let Ok(mut step) = doomed.lock()
-            && let Some(killer) = step.take()
-        {
-            killer.kill();
-        }
-    });
-    let on_step = |killer: Killer| {
-        if let Ok(mut step) = running.lock() {
-            *step = Some(killer);
-        }
-    };
+    let cancel: Arc<build::Cancel> = Arc::default();
+    let doomed = cancel.clone();
+    // Steps end before anything of them is taken away.
+    interrupt::on_interrupt(move || doomed.cancel());
     let shop = build::Workshop {
         store: &workshop.store,
         session: &workshop.session,
         reporter: reporter.clone(),
         client: &client,
         sandboxes: &sandboxes,
-        on_step: &on_step,
+        cancel: &cancel,
     };
     let result = build::build(&shop, &options);
     let written = match &result {
@@ -405,11 +410,24 @@ fn options(arguments: &Arguments) -> Result<(Options, Vec<OutputSpec>)> {
         build_args: build_args(arguments)?,
         target: arguments.target.clone(),
         no_cache: arguments.no_cache.unwrap_or(false),
+        no_cache_filter: arguments.no_cache_filter.clone(),
+        cache_ttl: arguments.cache_ttl,
+        jobs: jobs(arguments.jobs),
         pull: arguments.pull.unwrap_or_default(),
         network: arguments.network.into(),
         surroundings: (&arguments.around).into(),
         labels: arguments.label.iter().map(label).collect::<Result<_>>()?,
         changes: changes(arguments),
+        secrets: arguments
+            .secret
+            .iter()
+            .map(|text| text.parse())
+            .collect::<std::result::Result<_, build::GivenError>>()?,
+        ssh: arguments
+            .ssh
+            .iter()
+            .map(|text| text.parse())
+            .collect::<std::result::Result<_, build::GivenError>>()?,
         platform: platform(arguments)?,
         show_checks: !arguments.quiet(),
     };
@@ -452,11 +470,8 @@ fn build_args(arguments: &Arguments) -> Result<BTreeMap<String, String>> {
         Some(seconds) => {
             args.insert(EPOCH.to_owned(), seconds.to_string());
         }
-        // As docker buildx does.
-        None if !args.contains_key(EPOCH) => {
-            settings::add_variable(&mut args, EPOCH);
-            args.retain(|name, value| name != EPOCH || !value.is_empty());
-        }
+        // As docker's client passes it on; --build-arg overrides it.
+        None if !args.contains_key(EPOCH) => settings::add_variable(&mut args, EPOCH),
         None => {}
     }
     Ok(args)
@@ -494,4 +509,28 @@ fn platform(arguments: &Arguments) -> Result<Option<Platform>> {
             .hinted("build once for each of them, under names of their own"));
     }
     Ok(Some(text.parse()?))
+}
+
+/// Returns how many steps may run at once: most of them wait for a network or a disk now and
+/// then, so that more than there are processors are of use.
+fn jobs(given: Option<u32>) -> usize {
+    match given {
+        Some(jobs) => jobs as usize,
+        None => {
+            let processors = std::thread::available_parallelism().map_or(1, usize::from);
+            (2 * processors).max(4)
+        }
+    }
+}
+
+/// Parses the age of a record: as Go writes durations, or in days.
+fn parse_age(text: &str) -> std::result::Result<Duration, String> {
+    if let Some(days) = text.strip_suffix('d').and_then(|days| days.parse().ok()) {
+        return Ok(Duration::from_secs(24 * 60 * 60).saturating_mul(days));
+    }
+    let nanoseconds = dockerfile::parse_duration(text).map_err(|error| error.to_string())?;
+    match u64::try_from(nanoseconds) {
+        Ok(nanoseconds) => Ok(Duration::from_nanos(nanoseconds)),
+        Err(_) => Err("it is negative".to_owned()),
+    }
 }
