@@ -65,6 +65,12 @@ impl NamedSourceError {
     }
 }
 
+impl Default for ContextSource {
+    fn default() -> ContextSource {
+        ContextSource::At(Location::Path(".".to_owned()))
+    }
+}
+
 impl ContextSource {
     /// Reads the last argument of `kiln build`.
     ///

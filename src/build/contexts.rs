@@ -114,7 +114,7 @@ pub(super) fn open(
             })?
         }
         ContextSource::At(Location::Path(path)) if !is_archive_file(Path::new(path)) => {
-            return in_directory(Path::new(path), given, remote_dockerfile);
+            return in_directory(Path::new(path), options, remote_dockerfile);
         }
         ContextSource::At(Location::Path(path)) => {
             let error = |source| {
@@ -161,24 +161,43 @@ pub(super) fn open(
     })
 }
 
+/// Opens what can be opened without a store: a directory, or a Dockerfile on standard input.
+pub(super) fn open_in_place(options: &Options) -> Result<Opened, BuildError> {
+    let from_stdin = options.dockerfile.as_deref() == Some(Path::new(STDIN));
+    let elsewhere = |place| Err(BuildError::CheckElsewhere { place });
+    match &options.context {
+        ContextSource::At(Location::Path(path)) if is_archive_file(Path::new(path)) => {
+            elsewhere(path.clone())
+        }
+        ContextSource::At(Location::Path(path)) => in_directory(Path::new(path), options, None),
+        ContextSource::At(location) => elsewhere(place_of(location)),
+        ContextSource::Stdin if from_stdin => Err(BuildError::StdinTwice),
+        ContextSource::Stdin => Ok(Opened {
+            context: Context::none(),
+            dockerfile: stdin_dockerfile()?,
+        }),
+    }
+}
+
 fn in_directory(
     directory: &Path,
-    given: Option<&Path>,
+    options: &Options,
     remote: Option<Source>,
 ) -> Result<Opened, BuildError> {
+    let (given, ignore) = (options.dockerfile.as_deref(), options.ignorefile.as_deref());
     let elsewhere = match remote {
         None if given == Some(Path::new(STDIN)) => Some(stdin_dockerfile()?),
         remote => remote,
     };
     if let Some(dockerfile) = elsewhere {
         return Ok(Opened {
-            context: Context::open(directory, None)?,
+            context: Context::open(directory, None, ignore)?,
             dockerfile,
         });
     }
     let path = context::find_dockerfile(directory, given);
     // The context first: without it, that there is no Dockerfile in it says little.
-    let context = Context::open(directory, Some(&path))?;
+    let context = Context::open(directory, Some(&path), ignore)?;
     let text = context::read_dockerfile(&path)?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     Ok(Opened {
@@ -398,7 +417,7 @@ impl super::Build<'_> {
                 let file = File::open(path).map_err(LayerError::Read)?;
                 opening.stream(step, path, file)
             }
-            Location::Path(path) => return Ok(Context::open(Path::new(path), None)?),
+            Location::Path(path) => return Ok(Context::open(Path::new(path), None, None)?),
             location => opening.remote(step, location),
         };
         match found? {

@@ -49,6 +49,15 @@ pub enum BuildError {
         /// What was given as context.
         url: String,
     },
+    /// A context that would have to be fetched or unpacked, for checks alone.
+    #[error("a Dockerfile is checked in a directory or from standard input, not in {place}")]
+    CheckElsewhere {
+        /// What was given as context.
+        place: String,
+    },
+    /// Checks found something, and the file makes that an error.
+    #[error("checks found something, and error=true makes that an error: {0}")]
+    Checks(String),
     /// A command failed.
     #[error("step failed: {}", .0.step)]
     Run(Box<RunFailure>),
@@ -80,6 +89,10 @@ impl BuildError {
             BuildError::TwoDockerfiles { .. } => {
                 Some("leave -f away, or give a directory or an archive as context".to_owned())
             }
+            BuildError::CheckElsewhere { .. } => {
+                Some("get it first, and name the directory".to_owned())
+            }
+            BuildError::Checks(_) => Some("kiln build --check shows where".to_owned()),
             _ => None,
         }
     }

@@ -2,6 +2,7 @@
 
 mod base;
 mod cancel;
+mod check;
 mod commit;
 mod context_source;
 mod contexts;
@@ -29,6 +30,7 @@ use std::time::{Duration, Instant};
 use kiln_runtime::{HostHelper, Network};
 
 pub use cancel::Cancel;
+pub use check::{Examined, examine};
 pub use context_source::{ContextSource, NamedSource, NamedSourceError};
 pub use error::{BuildError, RunFailure};
 use key::Key;
@@ -37,16 +39,18 @@ pub use secret::{GivenError, Secret};
 pub use ssh::Ssh;
 
 use crate::context::Context;
-use crate::dockerfile::{self, Diagnostic, Diagnostics, Dockerfile, Plan, Source, Span, Stage};
+use crate::dockerfile::{
+    self, Diagnostic, Diagnostics, Dockerfile, InstructionKind, Plan, Source, Span, Stage,
+};
 use crate::event::{Event, Reporter, StepId, StepOutcome};
 use crate::image::{Digest, ImageConfig, Platform, Reference};
 use crate::layer::Timestamp;
 use crate::registry::{Client, CredentialsError, Web};
-use crate::sandbox::{SandboxError, Sandboxes};
+use crate::sandbox::{SandboxError, Sandboxes, Surroundings};
 use crate::store::{Session, Stack, Store};
 
 /// What is to be built, and how.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Options {
     /// What to build from.
     pub context: ContextSource,
@@ -54,6 +58,8 @@ pub struct Options {
     pub contexts: BTreeMap<String, NamedSource>,
     /// `-f`; `-` is standard input.
     pub dockerfile: Option<PathBuf>,
+    /// `--ignorefile`.
+    pub ignorefile: Option<PathBuf>,
     /// The names that the image gets.
     pub tags: Vec<Reference>,
     /// `--build-arg`.
@@ -68,18 +74,73 @@ pub struct Options {
     pub cache_ttl: Option<Duration>,
     /// How many steps may run at once.
     pub jobs: usize,
-    /// Whether base images are pulled although they are in the store.
-    pub pull: bool,
+    /// When base images are pulled.
+    pub pull: Pull,
     /// The network of RUN.
     pub network: Network,
+    /// What RUN sees around it beside that.
+    pub surroundings: Surroundings,
     /// `--label`, applied last.
     pub labels: Vec<(String, String)>,
+    /// What else is changed about the config at the end.
+    pub changes: ConfigChanges,
     /// `--secret`.
     pub secrets: Vec<Secret>,
     /// `--ssh`.
     pub ssh: Vec<Ssh>,
     /// `--platform`; the host's where none is given.
     pub platform: Option<Platform>,
+    /// Whether what checks find is shown. Where the file makes it an error, it is one anyway.
+    pub show_checks: bool,
+}
+
+/// When base images are pulled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pull {
+    /// Although they are in the store.
+    Always,
+    /// When they are not in the store.
+    #[default]
+    Missing,
+    /// Not at all.
+    Never,
+}
+
+/// Changes to the config of an image that its Dockerfile doesn't say.
+#[derive(Clone, Debug, Default)]
+pub struct ConfigChanges {
+    /// Variables that are set where ENV doesn't.
+    pub env: BTreeMap<String, String>,
+    /// Variables that are removed.
+    pub unset_env: Vec<String>,
+    /// Labels that are removed.
+    pub unset_labels: Vec<String>,
+}
+
+impl ConfigChanges {
+    /// Applies the changes to the config of a target.
+    fn apply(&self, config: &mut ImageConfig, file: &Dockerfile, target: usize) {
+        let own = file.stages[target].instructions.iter();
+        let mut set: Vec<&str> = Vec::new();
+        for instruction in own {
+            if let InstructionKind::Env(pairs) = &instruction.kind {
+                set.extend(pairs.iter().map(|pair| pair.name.text.as_str()));
+            }
+        }
+        for (name, value) in &self.env {
+            if !set.contains(&name.as_str()) {
+                config.config.set_env(name, value);
+            }
+        }
+        let is_unset = |entry: &String| {
+            let name = entry.split('=').next().unwrap_or_default();
+            self.unset_env.iter().any(|unset| unset == name)
+        };
+        config.config.env.retain(|entry| !is_unset(entry));
+        for name in &self.unset_labels {
+            config.config.labels.remove(name);
+        }
+    }
 }
 
 impl Options {
@@ -170,13 +231,14 @@ pub fn build(shop: &Workshop<'_>, options: &Options) -> Result<Built, BuildError
             &options.contexts.keys().cloned().collect(),
         )
         .map_err(wrong)?;
-    for warning in &file.warnings {
-        let line = source.line_of(warning.span.start);
-        shop.reporter.report(Event::Warning {
-            message: format!("{}:{line}: {}", source.name, warning.message),
-            hint: warning.hint.clone(),
-        });
-    }
+    let around = check::Around {
+        options,
+        context: &context,
+        store: Some(shop.store),
+        platform: &platform,
+        predefined: &predefined,
+    };
+    around.warn(&source, &file, &plan, shop.reporter.as_ref())?;
     let unused = file.unused_build_args(&options.build_args);
     if !unused.is_empty() {
         shop.reporter.report(Event::Warning {
@@ -250,6 +312,8 @@ impl Build<'_> {
     fn run(&self) -> Result<Built, BuildError> {
         let finished = self.build_stages()?;
         let (mut config, stack) = (finished.config.clone(), finished.stack.clone());
+        let target = self.plan().target;
+        self.options.changes.apply(&mut config, self.file, target);
         for (name, value) in &self.options.labels {
             config.config.labels.insert(name.clone(), value.clone());
         }

@@ -111,6 +111,9 @@ impl Build<'_> {
             if !run.mounts.is_empty() {
                 mounts.add_to_key(key.text("mounts"), by)?;
             }
+            self.options.surroundings.add_to(|text| {
+                key.text(text);
+            });
             Ok(key.finish())
         };
         let mut inputs = key(state, By::Identity)?;
@@ -161,6 +164,7 @@ impl Build<'_> {
             cwd: working_dir.as_bytes().to_vec(),
             user: identity.user,
             network,
+            surroundings: self.options.surroundings.clone(),
             hostname: hostname.to_owned(),
             mounts: prepared.mounts,
             stdio: [

@@ -118,12 +118,17 @@ pub struct Context {
 }
 
 impl Context {
-    /// Opens a directory. The ignore file is that of the Dockerfile, else the directory's own:
-    /// `<Dockerfile>.dockerignore`, `.dockerignore`, `.containerignore`.
+    /// Opens a directory. The ignore file is the one that is given, else that of the Dockerfile,
+    /// else the directory's own: `<Dockerfile>.dockerignore`, `.dockerignore`,
+    /// `.containerignore`.
     ///
     /// # Errors
     /// See [`ContextError`].
-    pub fn open(directory: &Path, dockerfile: Option<&Path>) -> Result<Context, ContextError> {
+    pub fn open(
+        directory: &Path,
+        dockerfile: Option<&Path>,
+        given: Option<&Path>,
+    ) -> Result<Context, ContextError> {
         let error = |source| ContextError::Directory {
             path: directory.to_owned(),
             source,
@@ -142,15 +147,19 @@ impl Context {
             PathBuf::from(own)
         });
         let common = [".dockerignore", ".containerignore"].map(|name| directory.join(name));
+        let candidates: Vec<PathBuf> = match given {
+            Some(given) => vec![given.to_owned()],
+            None => own.into_iter().chain(common).collect(),
+        };
         let mut ignore = None;
-        for path in own.iter().chain(&common) {
+        for path in &candidates {
             match read_bounded(path) {
                 Ok(text) => {
                     let name = path.file_name().unwrap_or_default().to_string_lossy();
                     ignore = Some(IgnoreFile::parse(&text, &name)?);
                     break;
                 }
-                Err(source) if source.kind() == io::ErrorKind::NotFound => {}
+                Err(source) if source.kind() == io::ErrorKind::NotFound && given.is_none() => {}
                 Err(source) => {
                     return Err(ContextError::Ignore {
                         path: path.clone(),

@@ -8,6 +8,7 @@
 //! The language is that of BuildKit's frontend, see
 //! <https://docs.docker.com/reference/dockerfile/>.
 
+pub mod check;
 mod chmod;
 mod diagnostic;
 mod duration;

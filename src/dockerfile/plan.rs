@@ -355,7 +355,7 @@ impl Dockerfile {
         Err(Diagnostic::new(Span::default(), format!("there is no stage {target:?}")).hinted(hint))
     }
 
-    fn globals(
+    pub(super) fn globals(
         &self,
         target: usize,
         build_args: &BTreeMap<String, String>,
@@ -420,7 +420,7 @@ impl Dockerfile {
         Ok((text, missing.into_inner()))
     }
 
-    fn base(
+    pub(super) fn base(
         &self,
         stage: &Stage,
         globals: &BTreeMap<String, String>,
@@ -445,7 +445,7 @@ impl Dockerfile {
         }
     }
 
-    fn platform(
+    pub(super) fn platform(
         &self,
         stage: &Stage,
         globals: &BTreeMap<String, String>,
@@ -537,7 +537,8 @@ fn image(name: &str, file: &Dockerfile, stage: usize, span: Span) -> Result<Base
             let stages = file.stages[..stage]
                 .iter()
                 .filter_map(|s| s.name.as_deref());
-            Err(Diagnostic::new(span, error.to_string()).maybe_hinted(did_you_mean(name, stages)))
+            let hint = did_you_mean(name, stages).or_else(|| error.hint());
+            Err(Diagnostic::new(span, error.to_string()).maybe_hinted(hint))
         }
     }
 }
@@ -551,7 +552,7 @@ impl Instruction {
     }
 }
 
-fn names_in(instruction: &Instruction) -> Vec<(String, Span)> {
+pub(super) fn names_in(instruction: &Instruction) -> Vec<(String, Span)> {
     match &instruction.kind {
         InstructionKind::Copy(copy) => {
             let from = copy.from.iter();
