@@ -329,7 +329,7 @@ impl Work<'_, '_> {
                 let ownership = self.build.shop.store.form().ownership;
                 let stored = |id: u32| ownership.to_stored(id).or(ownership.to_stored(0));
                 let owner = (stored(uid).unwrap_or(0), stored(gid).unwrap_or(0));
-                let mount = kiln_runtime::mount_tmpfs(spec.size, mode, owner)?;
+                let mount = kiln_runtime::mount_tmpfs(spec.size.filter(|size| *size > 0), mode, owner)?;
                 if spec.read_only {
                     crate::sandbox::make_read_only(&mount)?;
                 }
