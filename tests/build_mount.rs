@@ -262,7 +262,7 @@ fn snapshot_of_the_context_is_used_again_and_few_are_kept() {
     assert!(contexts() <= 9, "{}", contexts());
 }
 
-/// SEMANTICS 34, 36
+/// SEMANTICS 34, SEMANTICS 36
 #[test]
 fn cache_outlives_builds_and_leaves_nothing_in_the_image() {
     let kiln = Kiln::new();
@@ -496,7 +496,7 @@ fn what_a_step_writes_beside_a_mount_point_is_in_the_layer() {
     assert!(image.tree.get("/root/.cache/pip").is_none());
 }
 
-/// SEMANTICS 34, 37
+/// SEMANTICS 34, SEMANTICS 37
 #[test]
 fn values_are_expanded_and_labels_are_ignored() {
     let kiln = Kiln::new();

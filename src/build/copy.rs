@@ -2,13 +2,17 @@
 
 use std::io::Read;
 
-use super::Build;
 use super::error::{Step, Trouble};
+use super::pipeline::Made;
+use super::recall::Recalled;
 use super::sources::{Selected, Tree};
 use super::stage::{Outcome, State};
+use super::{Build, Running};
 use crate::context::ignore::IgnoreFile;
 use crate::dockerfile::{AddFiles, Chmod, Files, Instruction, SourceArg, join_path};
-use crate::layer::{Attributes, Compression, FileKind, LayerError, LayerWriter, Limits, View};
+use crate::layer::{
+    Attributes, Compression, FileKind, LayerError, LayerWriter, Limits, UpperKind, View,
+};
 use crate::sandbox;
 
 /// Something to be copied.
@@ -36,11 +40,12 @@ struct Job<'a> {
 impl Build<'_> {
     pub(super) fn copy_step(
         &self,
-        state: &State,
+        state: &mut State,
         instruction: &Instruction,
         files: &Files,
         from: Option<View>,
         parents: bool,
+        step: &Running,
     ) -> Step<Outcome> {
         if parents {
             return Err(Trouble::hinted(
@@ -52,14 +57,15 @@ impl Build<'_> {
             Some(view) => Tree::image(view),
             None => Tree::context(self.context),
         };
-        self.copy(state, instruction, files, tree, from.is_none(), false)
+        self.copy(state, instruction, files, tree, from.is_none(), false, step)
     }
 
     pub(super) fn add_step(
         &self,
-        state: &State,
+        state: &mut State,
         instruction: &Instruction,
         add: &AddFiles,
+        step: &Running,
     ) -> Step<Outcome> {
         for source in &add.files.sources {
             if let SourceArg::Path(word) = source {
@@ -80,27 +86,23 @@ impl Build<'_> {
         }
         let tree = Tree::context(self.context);
         let extract = add.unpack != Some(false);
-        self.copy(state, instruction, &add.files, tree, true, extract)
+        self.copy(state, instruction, &add.files, tree, true, extract, step)
     }
 
+    #[expect(clippy::too_many_arguments, reason = "two instructions in one")]
     fn copy(
         &self,
-        state: &State,
+        state: &mut State,
         instruction: &Instruction,
         files: &Files,
         tree: Tree<'_>,
         from_context: bool,
         extract: bool,
+        step: &Running,
     ) -> Step<Outcome> {
         let job = self.plan_copy(state, files, tree, from_context, extract)?;
         let created_by = format!("{} # buildkit", instruction.raw);
         let mut key = self.key(if extract { "add" } else { "copy" });
-        // A linked layer does not depend on what lies below.
-        if files.link {
-            key.text("link");
-        } else {
-            key.text("on").chain(state.stack.chain_id());
-        }
         key.text(&job.destination)
             .number(job.into_directory.into())
             .text(&format!("{:?} {:?}", job.owner, job.chmod));
@@ -115,24 +117,34 @@ impl Build<'_> {
                 }
             }
         }
-        let key = key.finish();
-        if let Some(outcome) = self.recall(state, &key, &created_by)? {
-            return Ok(outcome);
-        }
+        // A linked layer does not depend on what lies below.
+        let inputs = match files.link {
+            true => key.finish_linked(),
+            false => key.finish(),
+        };
+        let turn = match self.recall(state, &inputs, &created_by, step)? {
+            Recalled::Hit(outcome) => return Ok(outcome),
+            Recalled::Miss(turn) => turn,
+        };
         let nothing = View::new(Vec::new());
         let below = if files.link { &nothing } else { &state.view };
-        let mut stable = true;
-        let layer = self.write_layer(state, below, |writer| {
+        // What changes while it is copied is no longer what the key was made of.
+        let mut is_sound = true;
+        let (staged, overrides) = self.write_tree(below, |writer| {
             for item in &job.items {
-                stable &= job.write(writer, item)?;
+                is_sound &= job.write(writer, item)?;
             }
             Ok(())
         })?;
-        // What changed while it was copied is no longer what the key was made of.
-        if stable {
-            self.record(&key, &layer)?;
-        }
-        Ok(Outcome::made(created_by, layer))
+        let made = Made {
+            staged,
+            kind: UpperKind::Overlay,
+            overrides,
+            inputs,
+            is_sound,
+            lock: turn.lock,
+        };
+        Ok(Outcome::made(created_by, made))
     }
 
     fn plan_copy<'t>(

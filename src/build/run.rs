@@ -9,14 +9,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use kiln_runtime::{Exit, Network};
 
 use super::error::{RunFailure, Step, Trouble};
+use super::key::Inputs;
 use super::mount::{By, Mounts, Script};
-use super::stage::{Origin, Outcome, State};
+use super::pipeline::Made;
+use super::recall::Recalled;
+use super::stage::{Outcome, State};
 use super::{Build, Running};
 use crate::dockerfile::{self, Invocation, Run, Security, Source, Span};
 use crate::event::{Event, Stream};
 use crate::layer::space_hint;
 use crate::sandbox::{self, Command, SandboxError};
-use crate::store::StepRecord;
 
 /// How much of a step's output is kept for the report of a failure, in bytes.
 const TAIL: usize = 64 << 10;
@@ -24,7 +26,7 @@ const TAIL: usize = 64 << 10;
 /// How many logs of failed steps are kept.
 const LOGS: usize = 20;
 
-/// The host name that a step sees.
+/// The host name that a step sees, where the build argument for it is not given.
 const HOSTNAME: &str = "kiln";
 
 /// What a step's output goes to.
@@ -48,9 +50,8 @@ impl Output {
 impl Build<'_> {
     pub(super) fn run_step(
         &self,
-        state: &State,
+        state: &mut State,
         run: &Run,
-        origins: &[Option<Origin>],
         source: &Arc<Source>,
         span: Span,
         step: &Running,
@@ -83,21 +84,30 @@ impl Build<'_> {
                 vec![target]
             }
         };
-        let mounts = Mounts::plan(run, state, self.context, origins)?;
+        let mut origins = Vec::new();
+        for mount in &run.mounts {
+            let named = mount.from.as_deref();
+            let origin = named.map(|name| self.source_of(state, name, step));
+            origins.push(origin.transpose()?);
+        }
+        let mounts = Mounts::plan(run, state, self.context, &origins)?;
         let created_by = state.scope.run_history(&args);
         let working_dir = match config.working_dir.as_str() {
-            "" => "/",
-            dir => dir,
+            "" => "/".to_owned(),
+            dir => dir.to_owned(),
         };
-        let key = |by: By| -> Step<String> {
+        let given = self.options.build_args.get("BUILDKIT_SANDBOX_HOSTNAME");
+        let hostname = given.map_or(HOSTNAME, |name| name.as_str());
+        let (user, environment) = (config.user.clone(), state.scope.key_environment().to_vec());
+        let inputs = |by: By| -> Step<Inputs> {
             let mut key = self.key("run");
-            key.chain(state.stack.chain_id())
-                .text(&self.platform.to_string())
+            key.text(&self.platform.to_string())
                 .list(&args)
-                .text(working_dir)
-                .text(&config.user)
-                .number(network as u64);
-            for (name, value) in state.scope.key_environment() {
+                .text(&working_dir)
+                .text(&user)
+                .number(network as u64)
+                .text(hostname);
+            for (name, value) in &environment {
                 key.text(name).text(value);
             }
             if let Some((_, content)) = &script {
@@ -109,24 +119,26 @@ impl Build<'_> {
             Ok(key.finish())
         };
         // The layers that mounts are from say enough where they are known: then none is read.
-        let mut keys = vec![key(By::Identity)?];
-        let mut found = self.recall(state, &keys[0], &created_by)?;
-        if found.is_none() && mounts.have_layers() {
-            keys.push(key(By::Content)?);
-            found = self.recall(state, &keys[1], &created_by)?;
-            if let Some(outcome) = &found
-                && let (Some(layer), Some(created)) = (&outcome.layer, &outcome.created)
-            {
-                let record = StepRecord {
-                    diff_id: Some(layer.meta.diff_id.clone()),
-                    created: created.clone(),
-                };
-                self.shop.store.write_step_record(&keys[0], &record)?;
-            }
-        }
-        if let Some(outcome) = found {
+        let soon = match mounts.have_layers() {
+            true => Some(inputs(By::Identity)?),
+            false => None,
+        };
+        if let Some(soon) = &soon
+            && let Some(outcome) = self.recall_soon(state, soon, &created_by)?
+        {
             return Ok(outcome);
         }
+        let inputs = inputs(By::Content)?;
+        let turn = match self.recall(state, &inputs, &created_by, step)? {
+            Recalled::Hit(outcome) => {
+                if let Some(soon) = &soon {
+                    self.remember(state, soon, &outcome)?;
+                }
+                return Ok(outcome);
+            }
+            Recalled::Miss(turn) => turn,
+        };
+        let config = &state.config.config;
 
         let identity = sandbox::lookup_user(&state.view, &config.user)?;
         let mut env = state.scope.run_environment();
@@ -143,7 +155,7 @@ impl Build<'_> {
             env.push((name.clone(), value.clone()));
         }
         let cwd = working_dir.as_bytes();
-        let root = sandboxes.root(&state.stack, &state.view, cwd, &prepared.points)?;
+        let root = sandboxes.root(&state.trees(), &state.view, cwd, &prepared.points)?;
         let pipe = || {
             nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)
                 .map_err(|errno| SandboxError::from(kiln_runtime::Error::call("pipe2", errno)))
@@ -156,7 +168,7 @@ impl Build<'_> {
             cwd: working_dir.as_bytes().to_vec(),
             user: identity.user,
             network,
-            hostname: HOSTNAME.to_owned(),
+            hostname: hostname.to_owned(),
             mounts: prepared.mounts,
             stdio: [
                 sandbox::dev_null().map_err(SandboxError::from)?,
@@ -168,7 +180,8 @@ impl Build<'_> {
             Ok(running) => running,
             Err(error) => return Err(explain_exec(error, state, is_shell, script.as_ref())),
         };
-        (self.shop.on_step)(running.killer().map_err(SandboxError::from)?);
+        let killer = running.killer().map_err(SandboxError::from)?;
+        let watched = self.shop.cancel.watch(killer);
         let path = self.shop.session.file()?;
         let output = Mutex::new(Output {
             log: File::create(&path).map_err(SandboxError::from)?,
@@ -182,26 +195,24 @@ impl Build<'_> {
         });
         let exit = exit?;
         drop(running);
+        drop(watched);
         // Others may wait for its caches.
         drop(prepared.held);
         if !exit.success() {
+            self.check_canceled()?;
             return Err(self.failure(step, source, span, args, exit, output));
         }
         let changes = root.into_changes()?;
-        let layer = self.commit(
-            state,
-            &state.view,
-            &changes.staged,
-            changes.kind,
-            Default::default(),
-        )?;
-        // What changed while it was copied is no longer what the key was made of.
-        if prepared.stable {
-            for key in &keys {
-                self.record(key, &layer)?;
-            }
-        }
-        Ok(Outcome::made(created_by, layer))
+        let made = Made {
+            staged: changes.staged,
+            kind: changes.kind,
+            overrides: Default::default(),
+            inputs,
+            // What changed while it was copied is no longer what the key was made of.
+            is_sound: prepared.stable,
+            lock: turn.lock,
+        };
+        Ok(Outcome::made(created_by, made))
     }
 
     /// Passes the output of a step on until all its ends are closed.
@@ -281,7 +292,7 @@ fn explain_exec(
     if let (SandboxError::Runtime(kiln_runtime::Error::Interpreter(_)), Some(script)) =
         (&error, script)
     {
-        let line = script.content.lines().next().unwrap_or_default();
+        let line = script.content.split('\n').next().unwrap_or_default();
         return Trouble::hinted(
             format!("the script begins with {line:?}, which the image does not have"),
             "install that program in an earlier step, or name one that is there; \

@@ -2,6 +2,7 @@
 
 pub mod ignore;
 pub mod pattern;
+mod text;
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -9,6 +10,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use ignore::{IgnoreError, IgnoreFile};
+pub use text::{DecodeError, decode};
 
 use crate::layer::{LayerDir, Ownership, View};
 
@@ -37,12 +39,12 @@ pub enum ContextError {
         near: Vec<String>,
     },
     /// The Dockerfile is no text.
-    #[error("{path} is not UTF-8 text: byte {offset} is none")]
+    #[error("{path}: {source}")]
     NotText {
         /// The file.
         path: PathBuf,
-        /// The first bad byte.
-        offset: usize,
+        /// Why not.
+        source: DecodeError,
     },
     /// The ignore file can't be read.
     #[error("cannot read {path}: {source}")]
@@ -77,6 +79,9 @@ impl ContextError {
                 names => format!("did you mean {}? Name it with -f FILE", names.join(" or ")),
             }),
             ContextError::Rule(error) => error.hint(),
+            ContextError::NotText { .. } => {
+                Some("save the file as UTF-8, which is what an editor does by default".to_owned())
+            }
             _ => None,
         }
     }
@@ -203,9 +208,9 @@ pub fn read_dockerfile(path: &Path) -> Result<String, ContextError> {
         },
         source,
     })?;
-    String::from_utf8(bytes).map_err(|error| ContextError::NotText {
+    decode(bytes).map_err(|source| ContextError::NotText {
         path: path.to_owned(),
-        offset: error.utf8_error().valid_up_to(),
+        source,
     })
 }
 

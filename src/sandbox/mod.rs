@@ -10,14 +10,14 @@ pub use root::{Changes, MountPoint, Root};
 pub use user::{Identity, UserError, home_of, lookup_chown, lookup_user};
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use kiln_runtime::capability::CapabilitySet;
 use kiln_runtime::seccomp::{Policy, Program};
 use kiln_runtime::{Builder, Create, HostHelper, Mount, Network, OverlayKind, Spec, Step, User};
 
 use crate::layer::{LayerError, View};
-use crate::store::{Session, Stack, Store, StoreError};
+use crate::store::{Session, Store, StoreError};
 
 /// The PATH of an image that sets none, as docker has it.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -121,20 +121,20 @@ impl Sandboxes {
         self.builder.host()
     }
 
-    /// Prepares a writable root on top of a stack, for commands that start in `cwd`. Where
-    /// that is missing it is made, and counts as a change, as in docker. Mount points that are
+    /// Prepares a writable root on top of trees, bottom first, which make up `view`, for
+    /// commands that start in `cwd`. Where that is missing it is made, and counts as a change, as in docker. Mount points that are
     /// missing are made too, and count for nothing.
     ///
     /// # Errors
     /// See [`SandboxError`].
     pub fn root(
         &self,
-        stack: &Stack,
+        trees: &[PathBuf],
         view: &View,
         cwd: &[u8],
         points: &[MountPoint],
     ) -> Result<Root, SandboxError> {
-        Root::prepare(self, stack, view, cwd, points)
+        Root::prepare(self, trees, view, cwd, points)
     }
 
     /// Starts a command in a root.

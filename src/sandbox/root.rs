@@ -12,7 +12,7 @@ use kiln_runtime::{Layers, Network, Overlay, OverlayKind, Upper};
 
 use super::SandboxError;
 use crate::layer::{Attributes, LayerError, LayerWriter, Ownership, UpperKind, View};
-use crate::store::{Session, Stack};
+use crate::store::Session;
 
 /// Mount points that every sandbox needs, and whether they are directories.
 const MOUNT_POINTS: [(&str, bool); 5] = [
@@ -83,7 +83,7 @@ pub struct Changes {
 impl Root {
     pub(super) fn prepare(
         shop: &super::Sandboxes,
-        stack: &Stack,
+        trees: &[PathBuf],
         view: &View,
         cwd: &[u8],
         points: &[MountPoint],
@@ -110,12 +110,11 @@ impl Root {
         // The topmost is enough: whatever a lower one would show, that one shows above it.
         let mut seen = BTreeSet::new();
         lowers.extend(
-            stack
-                .layers()
+            trees
                 .iter()
                 .rev()
-                .map(|layer| layer.fs())
-                .filter(|fs| seen.insert(fs.clone())),
+                .filter(|tree| seen.insert(*tree))
+                .cloned(),
         );
         let layers = Layers {
             lowers: &lowers,

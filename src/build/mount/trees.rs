@@ -80,7 +80,7 @@ impl Build<'_> {
             let mtime = entry.node.stat.mtime;
             key.text(&format!("{} {}", mtime.seconds, mtime.nanoseconds));
         }
-        let key = key.finish();
+        let key = key.finish().hash;
         if let Some(snapshot) = store.snapshot(&key)? {
             return Ok((snapshot, true));
         }
