@@ -193,14 +193,16 @@ fn empty_dockerfile() {
 #[test]
 fn missing_dockerfile() {
     let kiln = Kiln::new();
-    let context = kiln.sandbox().directory("context", &[("dockerfile", "")]);
+    let context = kiln
+        .sandbox()
+        .directory("context", &[("dockerfile.dev", "")]);
     let shown = context.display();
     let output = kiln.run(["build", context.to_str().unwrap()]);
     assert_eq!(
         output.stderr(),
         format!(
             "error: cannot read the Dockerfile {shown}/Dockerfile: No such file or directory (os error 2)\n\
-             hint: did you mean dockerfile? Name it with -f FILE\n"
+             hint: did you mean dockerfile.dev? Name it with -f FILE\n"
         )
     );
     assert_clean(&kiln, &output);

@@ -665,3 +665,27 @@ fn mounts_work_on_fuse_overlayfs() {
 fn mounts_work_without_the_new_mount_api() {
     works_with("KILN_DISABLE", "fsmount");
 }
+
+#[test]
+fn failure_elsewhere_ends_the_wait_for_a_cache() {
+    let kiln = Kiln::new();
+    build(&kiln, "RUN true", &[]).ok();
+    let run = "RUN --mount=type=cache,target=/c,sharing=locked";
+    let holder = beside(&kiln, "holder", &format!("{run} touch /c/f; sleep 6"));
+    let held = || {
+        let mounts = kiln.store().join("mounts");
+        mounts.exists() && fs::read_dir(mounts).unwrap().count() > 0
+    };
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !held() {
+        assert!(Instant::now() < deadline);
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let failing = format!(
+        "{run} true\nFROM {base} AS b\nRUN sleep 0.5; exit 7\nFROM {base}\nCOPY --from=0 /etc/passwd /0\nCOPY --from=b /etc/passwd /b",
+        base = base()
+    );
+    let output = build(&kiln, &failing, &[]).fails_with("exit code: 7");
+    assert!(output.elapsed < Duration::from_secs(4), "{output}");
+    holder.join().unwrap().ok();
+}

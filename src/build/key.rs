@@ -2,7 +2,7 @@
 
 use crate::image::ChainId;
 
-/// Part of every key of a step. Changing it forgets all records: it changes with what a step makes of
+/// Part of every key. Changing it forgets all records: it changes with what a step makes of
 /// the same inputs, and with the form of keys.
 const VERSION: &str = "kiln-step-2";
 
@@ -54,7 +54,7 @@ impl Key {
         self
     }
 
-    /// Adds which layers are meant.
+    /// Adds the layers of another tree that the step sees.
     pub(super) fn chain(&mut self, chain_id: Option<&ChainId>) -> &mut Key {
         match chain_id {
             Some(chain_id) => self.text(&chain_id.to_string()),

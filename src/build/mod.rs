@@ -3,12 +3,15 @@
 mod base;
 mod cancel;
 mod commit;
+mod context_source;
+mod contexts;
 mod copy;
 mod error;
 mod key;
 mod mount;
 mod pipeline;
 mod recall;
+mod remote;
 mod run;
 mod schedule;
 mod secret;
@@ -23,30 +26,33 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use kiln_runtime::Network;
+use kiln_runtime::{HostHelper, Network};
 
 pub use cancel::Cancel;
+pub use context_source::{ContextSource, NamedSource, NamedSourceError};
 pub use error::{BuildError, RunFailure};
 use key::Key;
 use schedule::Schedule;
 pub use secret::{GivenError, Secret};
 pub use ssh::Ssh;
 
-use crate::context::{self, Context};
+use crate::context::Context;
 use crate::dockerfile::{self, Diagnostic, Diagnostics, Dockerfile, Plan, Source, Span, Stage};
 use crate::event::{Event, Reporter, StepId, StepOutcome};
 use crate::image::{Digest, ImageConfig, Platform, Reference};
 use crate::layer::Timestamp;
-use crate::registry::{Client, CredentialsError};
+use crate::registry::{Client, CredentialsError, Web};
 use crate::sandbox::{SandboxError, Sandboxes};
 use crate::store::{Session, Stack, Store};
 
 /// What is to be built, and how.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The directory to build from.
-    pub context: PathBuf,
-    /// `-f`.
+    /// What to build from.
+    pub context: ContextSource,
+    /// `--build-context`, by names in the form of [`dockerfile::context_name`].
+    pub contexts: BTreeMap<String, NamedSource>,
+    /// `-f`; `-` is standard input.
     pub dockerfile: Option<PathBuf>,
     /// The names that the image gets.
     pub tags: Vec<Reference>,
@@ -97,6 +103,10 @@ pub struct Workshop<'a> {
     pub reporter: Arc<dyn Reporter>,
     /// Makes the client of registries when the first base image is pulled.
     pub client: &'a (dyn Fn() -> Result<Client, CredentialsError> + Sync),
+    /// Runs git outside the builder's namespace.
+    pub host: &'a HostHelper,
+    /// Reads URLs.
+    pub web: Web,
     /// Makes what RUN needs when the first one comes.
     pub sandboxes: &'a (dyn Fn() -> Result<Sandboxes, SandboxError> + Sync),
     /// Ends the build early, for when it is interrupted.
@@ -120,6 +130,7 @@ struct Build<'a> {
     source: Arc<Source>,
     file: &'a Dockerfile,
     context: &'a Context,
+    named: contexts::NamedContexts,
     plan: Mutex<Plan>,
     schedule: Schedule,
     platform: Platform,
@@ -137,12 +148,12 @@ struct Build<'a> {
 /// # Errors
 /// See [`BuildError`]. Layers of steps that went well stay in the cache; nothing else is left.
 pub fn build(shop: &Workshop<'_>, options: &Options) -> Result<Built, BuildError> {
-    let path = context::find_dockerfile(&options.context, options.dockerfile.as_deref());
-    // The context first: without it, that there is no Dockerfile in it says little.
-    let context = Context::open(&options.context, &path)?;
-    let text = context::read_dockerfile(&path)?;
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let source = Arc::new(Source::new(name, text));
+    let steps = contexts::Steps::default();
+    let contexts::Opened {
+        context,
+        dockerfile,
+    } = contexts::open(shop, options, &steps)?;
+    let source = Arc::new(dockerfile);
     let wrong = |diagnostics| BuildError::Dockerfile {
         diagnostics,
         source_text: source.clone(),
@@ -152,7 +163,12 @@ pub fn build(shop: &Workshop<'_>, options: &Options) -> Result<Built, BuildError
     let platform = options.platform.clone().unwrap_or_else(Platform::host);
     let predefined = predefined_args(&platform, options.target.as_deref());
     let plan = file
-        .plan(options.target.as_deref(), &options.build_args, &predefined)
+        .plan_with_contexts(
+            options.target.as_deref(),
+            &options.build_args,
+            &predefined,
+            &options.contexts.keys().cloned().collect(),
+        )
         .map_err(wrong)?;
     for warning in &file.warnings {
         let line = source.line_of(warning.span.start);
@@ -179,12 +195,13 @@ pub fn build(shop: &Workshop<'_>, options: &Options) -> Result<Built, BuildError
         source: source.clone(),
         file: &file,
         context: &context,
+        named: contexts::NamedContexts::default(),
         schedule: Schedule::new(plan.stages.len(), options.jobs),
         plan: Mutex::new(plan),
         platform,
         now: epoch.unwrap_or_else(jiff::Timestamp::now),
         dated: epoch.is_some(),
-        next_step: AtomicU32::new(1),
+        next_step: AtomicU32::new(steps.next()),
         client: OnceLock::new(),
         sandboxes: OnceLock::new(),
     };

@@ -59,40 +59,6 @@ impl Build<'_> {
         }))
     }
 
-    /// Returns what is recorded under inputs that say more than what a step depends on, and are
-    /// known sooner. See [`Build::remember`].
-    pub(super) fn recall_soon(
-        &self,
-        state: &mut State,
-        soon: &Inputs,
-        created_by: &str,
-    ) -> Step<Option<Outcome>> {
-        if state.no_cache {
-            return Ok(None);
-        }
-        let found = self.look_up(state, soon, created_by)?;
-        if found.is_some() {
-            state.advance(soon);
-        }
-        Ok(found)
-    }
-
-    /// Records what was found under the inputs that a step depends on for [`Build::recall_soon`].
-    pub(super) fn remember(&self, state: &State, soon: &Inputs, found: &Outcome) -> Step<()> {
-        let Some((layer, created)) = found.cached_layer() else {
-            return Ok(());
-        };
-        let record = StepRecord {
-            diff_id: layer.meta.diff_id.clone(),
-            created: created.to_owned(),
-        };
-        let below = state.stack.chain_id();
-        Ok(self
-            .shop
-            .store
-            .write_step_record(&soon.hash, below, &record)?)
-    }
-
     fn lock_step(&self, place: [u8; 8], step: &Running) -> Step<StepLock> {
         let (mut pause, longest) = LOOK_AGAIN;
         let mut told = false;
@@ -115,14 +81,14 @@ impl Build<'_> {
     }
 
     /// Returns what is recorded of a step, where its layer is there.
-    fn look_up(
+    pub(super) fn look_up(
         &self,
         state: &mut State,
         inputs: &Inputs,
         created_by: &str,
     ) -> Step<Option<Outcome>> {
         let store = self.shop.store;
-        if !store.has_step_records(&inputs.hash) {
+        if state.no_cache || !store.has_step_records(&inputs.hash) {
             return Ok(None);
         }
         self.settle(state)?;

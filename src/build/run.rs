@@ -13,7 +13,7 @@ use super::key::Inputs;
 use super::mount::{By, Mounts, Script};
 use super::pipeline::Made;
 use super::recall::Recalled;
-use super::stage::{Outcome, State};
+use super::stage::{Origin, Outcome, State};
 use super::{Build, Running};
 use crate::dockerfile::{self, Invocation, Run, Security, Source, Span};
 use crate::event::{Event, Stream};
@@ -52,6 +52,7 @@ impl Build<'_> {
         &self,
         state: &mut State,
         run: &Run,
+        origins: &[Option<Origin>],
         source: &Arc<Source>,
         span: Span,
         step: &Running,
@@ -84,13 +85,7 @@ impl Build<'_> {
                 vec![target]
             }
         };
-        let mut origins = Vec::new();
-        for mount in &run.mounts {
-            let named = mount.from.as_deref();
-            let origin = named.map(|name| self.source_of(state, name, step));
-            origins.push(origin.transpose()?);
-        }
-        let mounts = Mounts::plan(run, state, self.context, &origins)?;
+        let mounts = Mounts::plan(run, state, self.context, origins)?;
         let created_by = state.scope.run_history(&args);
         let working_dir = match config.working_dir.as_str() {
             "" => "/".to_owned(),
@@ -98,8 +93,8 @@ impl Build<'_> {
         };
         let given = self.options.build_args.get("BUILDKIT_SANDBOX_HOSTNAME");
         let hostname = given.map_or(HOSTNAME, |name| name.as_str());
-        let (user, environment) = (config.user.clone(), state.scope.key_environment().to_vec());
-        let inputs = |by: By| -> Step<Inputs> {
+        let user = config.user.clone();
+        let key = |state: &State, by: By| -> Step<Inputs> {
             let mut key = self.key("run");
             key.text(&self.platform.to_string())
                 .list(&args)
@@ -107,7 +102,7 @@ impl Build<'_> {
                 .text(&user)
                 .number(network as u64)
                 .text(hostname);
-            for (name, value) in &environment {
+            for (name, value) in state.scope.key_environment() {
                 key.text(name).text(value);
             }
             if let Some((_, content)) = &script {
@@ -118,21 +113,19 @@ impl Build<'_> {
             }
             Ok(key.finish())
         };
-        // The layers that mounts are from say enough where they are known: then none is read.
-        let soon = match mounts.have_layers() {
-            true => Some(inputs(By::Identity)?),
-            false => None,
-        };
-        if let Some(soon) = &soon
-            && let Some(outcome) = self.recall_soon(state, soon, &created_by)?
-        {
-            return Ok(outcome);
+        let mut inputs = key(state, By::Identity)?;
+        let mut also = None;
+        if mounts.have_layers() {
+            // The layers that mounts are from say enough where they are known: none is read.
+            if let Some(outcome) = self.look_up(state, &inputs, &created_by)? {
+                return Ok(outcome);
+            }
+            also = Some(std::mem::replace(&mut inputs, key(state, By::Content)?));
         }
-        let inputs = inputs(By::Content)?;
         let turn = match self.recall(state, &inputs, &created_by, step)? {
             Recalled::Hit(outcome) => {
-                if let Some(soon) = &soon {
-                    self.remember(state, soon, &outcome)?;
+                if let (Some(also), Some(record)) = (&also, outcome.record()) {
+                    self.record(also, state.stack.chain_id(), &record)?;
                 }
                 return Ok(outcome);
             }
@@ -208,6 +201,7 @@ impl Build<'_> {
             kind: changes.kind,
             overrides: Default::default(),
             inputs,
+            also,
             // What changed while it was copied is no longer what the key was made of.
             is_sound: prepared.stable,
             lock: turn.lock,

@@ -18,6 +18,8 @@ pub(super) struct Tree<'a> {
     ignore: Option<&'a IgnoreFile>,
     /// What it is, for errors.
     place: &'static str,
+    /// Whether it is there at all.
+    exists: bool,
 }
 
 /// Something that is copied: a file, or a directory with what is in it.
@@ -89,6 +91,7 @@ impl<'a> Tree<'a> {
             view: context.view(),
             ignore: Some(context.ignore()).filter(|ignore| !ignore.is_empty()),
             place: "the build context",
+            exists: context.exists(),
         }
     }
 
@@ -98,6 +101,7 @@ impl<'a> Tree<'a> {
             view,
             ignore: None,
             place: "the stage or image that --from names",
+            exists: true,
         }
     }
 
@@ -125,6 +129,12 @@ impl<'a> Tree<'a> {
             text: error.to_string(),
             hint: error.hint(),
         };
+        if !self.exists {
+            return Err(Trouble::hinted(
+                format!("there is no build context to take {text:?} from"),
+                "the Dockerfile came alone: give a directory too, as in `kiln build -f - .`",
+            ));
+        }
         let cleaned = clean(text.as_bytes());
         let pattern = Pattern::parse(&cleaned).map_err(bad)?;
         if let Some(path) = pattern.literal() {

@@ -11,18 +11,24 @@ use super::session::{self, Workshop};
 use super::tag::parse_tag;
 use super::{CliError, Result, interrupt, output_line};
 use crate::archive::{self, Destination, Output, OutputSpec};
-use crate::build::{self, Built, Options};
+use crate::build::{self, Built, ContextSource, NamedSource, Options};
 use crate::dockerfile;
 use crate::event::{Event, Reporter};
+use crate::registry::Web;
 use crate::transfer::Transfer;
 use crate::ui;
 
 /// Arguments of `kiln build`.
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// The directory to build from
-    context: PathBuf,
-    /// The Dockerfile [default: Dockerfile in the context]
+    /// What to build from: a directory, a tar archive, a git or http(s) URL, or - for a tar
+    /// archive or a Dockerfile on standard input
+    context: String,
+    /// Files for a name of the Dockerfile, instead of the stage or image of that name: a
+    /// directory, docker-image://, oci-layout://, or a git or http(s) URL
+    #[arg(long, value_name = "NAME=VALUE")]
+    build_context: Vec<String>,
+    /// The Dockerfile, - for standard input [default: Dockerfile in the context]
     #[arg(short, long, value_name = "FILE")]
     file: Option<PathBuf>,
     /// A name for the image; may be given several times
@@ -103,6 +109,8 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
         session: &workshop.session,
         reporter: reporter.clone(),
         client: &client,
+        host: workshop.builder.host(),
+        web: Web::new(),
         sandboxes: &sandboxes,
         cancel: &cancel,
     };
@@ -187,7 +195,12 @@ fn options(arguments: &Arguments) -> Result<(Options, Vec<OutputSpec>)> {
         None => Ok((text.clone(), String::new())),
     };
     let options = Options {
-        context: arguments.context.clone(),
+        context: ContextSource::parse(&arguments.context)?,
+        contexts: arguments
+            .build_context
+            .iter()
+            .map(|text| Ok(NamedSource::parse(text)?))
+            .collect::<Result<_>>()?,
         dockerfile: arguments.file.clone(),
         tags: arguments
             .tag

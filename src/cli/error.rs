@@ -98,6 +98,8 @@ hinted!(
     crate::build::GivenError,
     crate::archive::ArchiveError,
     crate::archive::OutputError,
+    crate::build::NamedSourceError,
+    crate::fetch::LocationError,
     crate::image::ReferenceError,
     crate::layer::LayerError,
     crate::registry::CredentialsError,

@@ -41,7 +41,7 @@ pub use instruction::{
 pub use metadata::{MetadataError, apply_metadata, join_path};
 pub use mount::{Mount, MountError, MountKind, MountSpec, Sharing};
 pub use parser::{parse, parse_for, parse_onbuild_trigger};
-pub use plan::{BaseRef, Plan, PlannedStage};
+pub use plan::{BaseRef, Plan, PlannedStage, context_name};
 pub use ports::{PortError, SignalError, parse_ports, parse_signal};
 pub use scope::Scope;
 pub use source::{Source, Span};

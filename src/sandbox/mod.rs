@@ -122,8 +122,8 @@ impl Sandboxes {
     }
 
     /// Prepares a writable root on top of trees, bottom first, which make up `view`, for
-    /// commands that start in `cwd`. Where that is missing it is made, and counts as a change, as in docker. Mount points that are
-    /// missing are made too, and count for nothing.
+    /// commands that start in `cwd`. Where that is missing it is made, and counts as a change,
+    /// as in docker. Mount points that are missing are made too, and count for nothing.
     ///
     /// # Errors
     /// See [`SandboxError`].

@@ -102,8 +102,12 @@ impl Store {
             "blobs/sha256",
             "blobs/sha512",
             "compressed",
+            "urls",
         ] {
             let directory = self.dir(kind);
+            if !directory.is_dir() {
+                continue;
+            }
             for entry in fs::read_dir(&directory).at("cannot list", &directory)? {
                 let entry = entry.at("cannot list", &directory)?;
                 let path = entry.path();
@@ -118,8 +122,8 @@ impl Store {
                 }
             }
         }
-        self.remove_snapshots()?;
         self.remove_leftover_records()?;
+        self.remove_snapshots()?;
         for name in super::files::names(&self.dir("locks"))? {
             if name.starts_with("pull-") || name.starts_with("context-") {
                 super::files::remove_file(&self.dir("locks").join(name))?;
@@ -211,6 +215,8 @@ impl Store {
                 below = Some(chain_id);
             }
         }
+        live.blobs
+            .extend(self.url_records()?.into_iter().map(|r| r.digest));
         let records = self.step_records()?;
         live.diff_ids.extend(records.into_iter().map(|r| r.diff_id));
         for diff_id in &live.diff_ids {

@@ -139,18 +139,6 @@ impl Store {
         )
     }
 
-    /// Takes the lock of a name together with others, or returns nothing where a process has
-    /// it alone.
-    ///
-    /// # Errors
-    /// The lock file can't be made.
-    pub fn try_lock_shared(&self, name: &str) -> Result<Option<Lock>> {
-        let path = self.dir("locks").join(name);
-        Ok(Flock::lock(lock_file(&path)?, FlockArg::LockSharedNonblock)
-            .ok()
-            .map(Lock))
-    }
-
     /// Takes the lock of a step, or returns nothing where somebody else has it, in this process
     /// or another. `id` is a hash of what the step is.
     ///
@@ -172,6 +160,18 @@ impl Store {
             Err(Errno::EAGAIN | Errno::EACCES) => Ok(None),
             Err(errno) => Err(errno).at("cannot lock", &path),
         }
+    }
+
+    /// Takes the lock of a name together with others, or returns nothing where a process has
+    /// it alone.
+    ///
+    /// # Errors
+    /// The lock file can't be made.
+    pub fn try_lock_shared(&self, name: &str) -> Result<Option<Lock>> {
+        let path = self.dir("locks").join(name);
+        Ok(Flock::lock(lock_file(&path)?, FlockArg::LockSharedNonblock)
+            .ok()
+            .map(Lock))
     }
 
     /// Starts a session.

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use super::Planned;
+use super::{From, Planned};
 use crate::build::Build;
 use crate::build::error::Step;
 use crate::build::key::Key;
@@ -80,13 +80,13 @@ impl Build<'_> {
             let mtime = entry.node.stat.mtime;
             key.text(&format!("{} {}", mtime.seconds, mtime.nanoseconds));
         }
-        let key = key.finish().hash;
-        if let Some(snapshot) = store.snapshot(&key)? {
+        let key = key.finish();
+        if let Some(snapshot) = store.snapshot(&key.hash)? {
             return Ok((snapshot, true));
         }
         let (staged, fs) = self.staged()?;
         if self.write_mounted(&fs, tree, selected, true)? {
-            Ok((store.publish_snapshot(&key, &staged)?, true))
+            Ok((store.publish_snapshot(&key.hash, &staged)?, true))
         } else {
             Ok((store.unpublished_snapshot(&staged)?, false))
         }
@@ -103,7 +103,8 @@ impl Build<'_> {
         match &planned.source {
             Some(source) => {
                 let selected = source.tree.one(&source.text)?;
-                self.write_mounted(&fs, &source.tree, &selected, false)?;
+                let from_context = matches!(source.from, From::Context(_));
+                self.write_mounted(&fs, &source.tree, &selected, from_context)?;
             }
             None => {
                 let directory = fs::File::open(&fs).at("cannot open", &fs)?;
