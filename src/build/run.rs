@@ -290,7 +290,7 @@ fn explain_exec(
     if let (SandboxError::Runtime(kiln_runtime::Error::Interpreter(_)), Some(script)) =
         (&error, script)
     {
-        let line = script.content.lines().next().unwrap_or_default();
+        let line = script.content.split('\n').next().unwrap_or_default();
         return Trouble::hinted(
             format!("the script begins with {line:?}, which the image does not have"),
             "install that program in an earlier step, or name one that is there; \
