@@ -117,26 +117,41 @@ impl Build<'_> {
                     entries: stats.entries,
                 };
                 let layer = store.publish_layer(below, &made.staged, meta)?;
-                self.record(&content, below, &layer)?;
+                self.record(&content, below, &self.record_of(&layer))?;
                 layer
             }
         };
         if made.is_sound {
-            self.record(&made.inputs, below, &layer)?;
+            let record = self.record_of(&layer);
+            for inputs in [Some(&made.inputs), made.also.as_ref()]
+                .into_iter()
+                .flatten()
+            {
+                self.record(inputs, below, &record)?;
+            }
         }
         Ok(Committed { layer, directory })
     }
 
-    /// Records what a step came to.
-    fn record(&self, inputs: &Inputs, below: Option<&ChainId>, layer: &Layer) -> Step<()> {
-        let record = StepRecord {
+    /// Returns the record of a layer that was made now.
+    fn record_of(&self, layer: &Layer) -> StepRecord {
+        StepRecord {
             diff_id: layer.meta.diff_id.clone(),
             created: self.now.to_string(),
-        };
+        }
+    }
+
+    /// Records what a step came to.
+    pub(super) fn record(
+        &self,
+        inputs: &Inputs,
+        below: Option<&ChainId>,
+        record: &StepRecord,
+    ) -> Step<()> {
         let below = below.filter(|_| !inputs.linked);
         Ok(self
             .shop
             .store
-            .write_step_record(&inputs.hash, below, &record)?)
+            .write_step_record(&inputs.hash, below, record)?)
     }
 }

@@ -83,7 +83,7 @@ impl Build<'_> {
             ));
         }
         let (tree, from_context) = match &from {
-            Some(Origin::Image(view)) => (Tree::image(view), false),
+            Some(Origin::Image { view, .. }) => (Tree::image(view), false),
             Some(Origin::Context(context)) => (Tree::context(context), true),
             None => (Tree::context(self.context), true),
         };
@@ -195,6 +195,7 @@ impl Build<'_> {
             kind: UpperKind::Overlay,
             overrides,
             inputs,
+            also: None,
             is_sound,
             lock: turn.lock,
         })
@@ -409,7 +410,7 @@ impl Job<'_> {
             let (_, mut reader) = Compression::decode(file).map_err(LayerError::Read)?;
             let destination = self.ensure_dir(writer, self.destination.as_bytes())?;
             writer.extract(&mut reader, &destination, self.owner, Limits::default())?;
-            return Ok(self.is_unchanged(&same, &selected.entries[0]));
+            return Ok(selected.entries[0].is_unchanged(&same));
         }
         let target = self.target_of(writer, &selected.name)?;
         self.write_entry(writer, selected, 0, &target, &target)
@@ -480,7 +481,7 @@ impl Job<'_> {
             FileKind::File => {
                 let file = self.tree.view().open_file(&entry.node)?;
                 writer.put_file_from(path, &file, &attributes)?;
-                return Ok(self.is_unchanged(&file, entry));
+                return Ok(entry.is_unchanged(&file));
             }
             FileKind::Symlink => {
                 let link = self.tree.view().read_link(&entry.node)?;
@@ -491,16 +492,6 @@ impl Job<'_> {
             kind => writer.put_special(path, kind, entry.node.stat.rdev, &attributes)?,
         }
         Ok(true)
-    }
-
-    fn is_unchanged(&self, file: &File, entry: &super::sources::Entry) -> bool {
-        use std::os::unix::fs::MetadataExt;
-        let stat = &entry.node.stat;
-        file.metadata().is_ok_and(|now| {
-            now.size() == stat.size
-                && now.mtime() == stat.mtime.seconds
-                && now.mtime_nsec() == i64::from(stat.mtime.nanoseconds)
-        })
     }
 
     /// Tells whether a file is an archive: whether, decompressed, it begins with a tar header.

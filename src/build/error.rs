@@ -214,6 +214,7 @@ troubles!(
     crate::fetch::LocationError,
     crate::dockerfile::ExpandError,
     crate::dockerfile::MetadataError,
+    crate::dockerfile::MountError,
     crate::layer::LayerError,
     crate::registry::CredentialsError,
     crate::sandbox::SandboxError,

@@ -1,5 +1,7 @@
 //! Cache keys: a hash of all that a step is given. What lies below it is asked for apart.
 
+use crate::image::ChainId;
+
 /// Part of every key. Changing it forgets all records: it changes with what a step makes of
 /// the same inputs, and with the form of keys.
 const VERSION: &str = "kiln-step-2";
@@ -43,6 +45,14 @@ impl Key {
             self.bytes(item.as_ref());
         }
         self
+    }
+
+    /// Adds the layers of another tree that the step sees.
+    pub(super) fn chain(&mut self, chain_id: Option<&ChainId>) -> &mut Key {
+        match chain_id {
+            Some(chain_id) => self.text(&chain_id.to_string()),
+            None => self.text("scratch"),
+        }
     }
 
     /// Returns the key of a step that stands on what lies below it.

@@ -8,12 +8,15 @@ mod contexts;
 mod copy;
 mod error;
 mod key;
+mod mount;
 mod pipeline;
 mod recall;
 mod remote;
 mod run;
 mod schedule;
+mod secret;
 mod sources;
+mod ssh;
 mod stage;
 mod workdir;
 
@@ -30,6 +33,8 @@ pub use context_source::{ContextSource, NamedSource, NamedSourceError};
 pub use error::{BuildError, RunFailure};
 use key::Key;
 use schedule::Schedule;
+pub use secret::{GivenError, Secret};
+pub use ssh::Ssh;
 
 use crate::context::Context;
 use crate::dockerfile::{self, Diagnostic, Diagnostics, Dockerfile, Plan, Source, Span, Stage};
@@ -69,6 +74,10 @@ pub struct Options {
     pub network: Network,
     /// `--label`, applied last.
     pub labels: Vec<(String, String)>,
+    /// `--secret`.
+    pub secrets: Vec<Secret>,
+    /// `--ssh`.
+    pub ssh: Vec<Ssh>,
     /// `--platform`; the host's where none is given.
     pub platform: Option<Platform>,
 }

@@ -31,6 +31,8 @@ pub(super) struct Made {
     pub(super) overrides: Overrides,
     /// What the step was given.
     pub(super) inputs: Inputs,
+    /// Another name of the same, under which it is recorded too.
+    pub(super) also: Option<Inputs>,
     /// Whether the tree is what the inputs say: files of a context may change under the copy.
     pub(super) is_sound: bool,
     /// Keeps other builds from doing the same until there is a record.

@@ -31,6 +31,19 @@ pub(super) struct Selected {
     pub(super) entries: Vec<Entry>,
 }
 
+impl Entry {
+    /// Tells whether an open file is still what it was when it was selected.
+    pub(super) fn is_unchanged(&self, file: &std::fs::File) -> bool {
+        use std::os::unix::fs::MetadataExt;
+        let stat = &self.node.stat;
+        file.metadata().is_ok_and(|now| {
+            now.size() == stat.size
+                && now.mtime() == stat.mtime.seconds
+                && now.mtime_nsec() == i64::from(stat.mtime.nanoseconds)
+        })
+    }
+}
+
 /// An entry of a source.
 pub(super) struct Entry {
     /// Where it lies below the source; empty for the source itself.
@@ -89,6 +102,14 @@ impl<'a> Tree<'a> {
             ignore: None,
             place: "the stage or image that --from names",
             exists: true,
+        }
+    }
+
+    /// Returns the tree of a mount's `from`.
+    pub(super) fn mounted(view: &'a View) -> Tree<'a> {
+        Tree {
+            place: "the stage or image that the mount is from",
+            ..Tree::image(view)
         }
     }
 
@@ -151,6 +172,22 @@ impl<'a> Tree<'a> {
             }
         }
         Ok(selected)
+    }
+
+    /// Returns the entry that one path leads to, which is no pattern.
+    pub(super) fn node(&self, text: &str) -> Step<Node> {
+        let path = clean(text.as_bytes());
+        match self.find(&path)? {
+            Some(node) => Ok(node),
+            None => Err(self.explain_missing(text, &path)),
+        }
+    }
+
+    /// Returns what one path means, which is no pattern.
+    pub(super) fn one(&self, text: &str) -> Step<Selected> {
+        let nothing = IgnoreFile::from_patterns(std::iter::empty::<&[u8]>(), "");
+        let nothing = nothing.map_err(|error| Trouble::new(error.to_string()))?;
+        self.literal(text, &clean(text.as_bytes()), &nothing)
     }
 
     /// Returns what a path leads to. Below a file there is nothing.

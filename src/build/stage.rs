@@ -15,10 +15,10 @@ use crate::dockerfile::{
     apply_metadata, parse_onbuild_trigger, suggest,
 };
 use crate::event::StepOutcome;
-use crate::image::{HistoryEntry, ImageConfig, Platform};
+use crate::image::{ChainId, HistoryEntry, ImageConfig, Platform};
 use crate::layer::{UpperKind, View};
 use crate::sandbox::DEFAULT_PATH;
-use crate::store::{Layer, Stack};
+use crate::store::{Layer, Stack, StepRecord};
 
 /// A stage that is being built.
 pub(super) struct State {
@@ -76,10 +76,14 @@ pub(super) struct Finished {
     pub(super) scope: Variables,
 }
 
-/// Where `--from` leads.
+/// Where a `from` leads.
 pub(super) enum Origin {
     /// The tree of a stage or an image.
-    Image(View),
+    Image {
+        view: View,
+        /// The layers that it is made of.
+        chain_id: Option<ChainId>,
+    },
     /// A named context.
     Context(Arc<Context>),
 }
@@ -115,6 +119,17 @@ impl Outcome {
         Outcome {
             created_by,
             result: Effect::Cached(layer, created),
+        }
+    }
+
+    /// Returns what is recorded of a step that was done before.
+    pub(super) fn record(&self) -> Option<StepRecord> {
+        match &self.result {
+            Effect::Cached(layer, created) => Some(StepRecord {
+                diff_id: layer.meta.diff_id.clone(),
+                created: created.clone(),
+            }),
+            _ => None,
         }
     }
 
@@ -472,7 +487,15 @@ impl Build<'_> {
             ..
         } = turn;
         match &instruction.kind {
-            InstructionKind::Run(run) => self.run_step(state, run, source, instruction.span, step),
+            InstructionKind::Run(run) => {
+                let mut origins = Vec::new();
+                for mount in &run.mounts {
+                    let named = mount.from.as_deref();
+                    let origin = named.map(|name| self.source_of(state, name, step));
+                    origins.push(origin.transpose()?);
+                }
+                self.run_step(state, run, &origins, source, instruction.span, step)
+            }
             InstructionKind::Copy(copy) => {
                 let from = match &copy.from {
                     Some(word) => Some(self.source_of(state, &word.text, step)?),
@@ -496,24 +519,41 @@ impl Build<'_> {
         Ok(())
     }
 
-    /// Returns the files that `--from` names.
+    /// Returns the files that a `from` names.
     pub(super) fn source_of(&self, state: &State, name: &str, step: &Running) -> Step<Origin> {
         let unknown = || Trouble::new(format!("there is no stage or image {name:?}"));
+        let nothing = || Origin::Image {
+            view: View::new(Vec::new()),
+            chain_id: None,
+        };
         match state.planned.sources.get(name).ok_or_else(unknown)? {
-            BaseRef::Scratch => Ok(Origin::Image(View::new(Vec::new()))),
-            BaseRef::Stage(index) => Ok(Origin::Image(self.finished(*index)?.view.clone())),
+            BaseRef::Scratch => Ok(nothing()),
+            BaseRef::Stage(index) => {
+                let finished = self.finished(*index)?;
+                Ok(Origin::Image {
+                    view: finished.view.clone(),
+                    chain_id: finished.stack.chain_id().cloned(),
+                })
+            }
             BaseRef::Image(image) => {
                 let based = self.base_image(image, &self.platform, step);
                 let (_, stack, _) = based
                     .map_err(|trouble| self.suggest_stage(trouble.with_stage_hint(image), image))?;
-                Ok(Origin::Image(self.shop.store.view(&stack)?))
+                self.origin_of(&stack)
             }
             BaseRef::Context(name) => match self.named_context(name, &self.platform, step)? {
-                Named::Scratch => Ok(Origin::Image(View::new(Vec::new()))),
-                Named::Image { stack, .. } => Ok(Origin::Image(self.shop.store.view(&stack)?)),
+                Named::Scratch => Ok(nothing()),
+                Named::Image { stack, .. } => self.origin_of(&stack),
                 Named::Files(context) => Ok(Origin::Context(context)),
             },
         }
+    }
+
+    fn origin_of(&self, stack: &Stack) -> Step<Origin> {
+        Ok(Origin::Image {
+            view: self.shop.store.view(stack)?,
+            chain_id: stack.chain_id().cloned(),
+        })
     }
 
     /// Asks, where an image can't be had, whether a stage was meant.

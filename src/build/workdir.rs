@@ -54,6 +54,7 @@ impl Build<'_> {
             kind: UpperKind::Overlay,
             overrides,
             inputs,
+            also: None,
             is_sound: true,
             lock: turn.lock,
         };

@@ -55,6 +55,12 @@ pub(super) struct Arguments {
     /// How many steps may run at once [default: twice the processors, at least 4]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     jobs: Option<u32>,
+    /// A secret for RUN --mount=type=secret
+    #[arg(long, value_name = "id=NAME[,src=FILE|,env=VARIABLE]")]
+    secret: Vec<String>,
+    /// An SSH agent or keys for RUN --mount=type=ssh
+    #[arg(long, value_name = "default|ID[=SOCKET|=KEY,…]")]
+    ssh: Vec<String>,
     /// Pull base images although they are in the store
     #[arg(long)]
     pull: bool,
@@ -210,6 +216,16 @@ fn options(arguments: &Arguments) -> Result<(Options, Vec<OutputSpec>)> {
         pull: arguments.pull,
         network: arguments.network.into(),
         labels: arguments.label.iter().map(label).collect::<Result<_>>()?,
+        secrets: arguments
+            .secret
+            .iter()
+            .map(|text| text.parse())
+            .collect::<std::result::Result<_, build::GivenError>>()?,
+        ssh: arguments
+            .ssh
+            .iter()
+            .map(|text| text.parse())
+            .collect::<std::result::Result<_, build::GivenError>>()?,
         platform: arguments.platform.as_deref().map(str::parse).transpose()?,
     };
     Ok((options, outputs))

@@ -94,7 +94,7 @@ impl Store {
     }
 
     /// Removes what only a crash leaves: files that were never renamed, names that can't be
-    /// read; and the locks of single layers, which nobody can hold now.
+    /// read; snapshots of contexts, which are made again; and locks that nobody can hold now.
     fn remove_leftovers(&self) -> Result<()> {
         for kind in [
             "refs",
@@ -123,8 +123,9 @@ impl Store {
             }
         }
         self.remove_leftover_records()?;
+        self.remove_snapshots()?;
         for name in super::files::names(&self.dir("locks"))? {
-            if name.starts_with("pull-") {
+            if name.starts_with("pull-") || name.starts_with("context-") {
                 super::files::remove_file(&self.dir("locks").join(name))?;
             }
         }

@@ -9,6 +9,8 @@
 //! diff/<form>/<diff_id hex>  → layers/<id>, where the tree does not depend on what lies below
 //! chain/<form>/<chain_id hex> → layers/<id>, where it does
 //! cache/<inputs>/<chain_id hex>  step records, by what was given and what lay below
+//! mounts/<form>/<name>       directories of RUN --mount=type=cache
+//! contexts/<form>/<key>      snapshots of files that RUN --mount=type=bind shows
 //! urls/<hex>                 what URLs gave, by their own digest
 //! tmp/<session>/             work of one process, with a lock that it holds
 //! trash/                     what is being removed
@@ -24,6 +26,7 @@ mod files;
 mod gc;
 mod images;
 mod layers;
+mod mounts;
 mod session;
 mod urls;
 
@@ -35,6 +38,7 @@ pub use cache::StepRecord;
 pub use gc::Freed;
 pub use images::{Image, RefRecord, Removed};
 pub use layers::{CompressedBlob, Layer, Stack};
+pub use mounts::{MOUNTED, Snapshot};
 pub use session::{Lock, Session, StepLock};
 pub use urls::UrlRecord;
 

@@ -162,6 +162,18 @@ impl Store {
         }
     }
 
+    /// Takes the lock of a name together with others, or returns nothing where a process has
+    /// it alone.
+    ///
+    /// # Errors
+    /// The lock file can't be made.
+    pub fn try_lock_shared(&self, name: &str) -> Result<Option<Lock>> {
+        let path = self.dir("locks").join(name);
+        Ok(Flock::lock(lock_file(&path)?, FlockArg::LockSharedNonblock)
+            .ok()
+            .map(Lock))
+    }
+
     /// Starts a session.
     pub fn session(&self) -> Session {
         Session {
