@@ -83,7 +83,7 @@ impl Build<'_> {
             ));
         }
         let (tree, from_context) = match &from {
-            Some(Origin::Image { view, .. }) => (Tree::image(view), false),
+            Some(Origin::Layers { view, .. }) => (Tree::image(view), false),
             Some(Origin::Context(context)) => (Tree::context(context), true),
             None => (Tree::context(self.context), true),
         };

@@ -18,7 +18,7 @@ use crate::event::StepOutcome;
 use crate::image::{ChainId, HistoryEntry, ImageConfig, Platform};
 use crate::layer::{UpperKind, View};
 use crate::sandbox::DEFAULT_PATH;
-use crate::store::{Layer, Stack, StepRecord};
+use crate::store::{Layer, Stack, StepRecord, Store};
 
 /// A stage that is being built.
 pub(super) struct State {
@@ -76,16 +76,31 @@ pub(super) struct Finished {
     pub(super) scope: Variables,
 }
 
-/// Where a `from` leads.
+/// Where `--from` leads.
 pub(super) enum Origin {
-    /// The tree of a stage or an image.
-    Image {
+    /// The tree of a stage or an image, and the layers that it is made of.
+    Layers {
         view: View,
-        /// The layers that it is made of.
         chain_id: Option<ChainId>,
     },
     /// A named context.
     Context(Arc<Context>),
+}
+
+impl Origin {
+    fn nothing() -> Origin {
+        Origin::Layers {
+            view: View::new(Vec::new()),
+            chain_id: None,
+        }
+    }
+
+    fn layers(store: &Store, stack: &Stack) -> Step<Origin> {
+        Ok(Origin::Layers {
+            view: store.view(stack)?,
+            chain_id: stack.chain_id().cloned(),
+        })
+    }
 }
 
 /// What an instruction came to, for its line of history and of progress.
@@ -519,18 +534,14 @@ impl Build<'_> {
         Ok(())
     }
 
-    /// Returns the files that a `from` names.
+    /// Returns the files that `--from` names.
     pub(super) fn source_of(&self, state: &State, name: &str, step: &Running) -> Step<Origin> {
         let unknown = || Trouble::new(format!("there is no stage or image {name:?}"));
-        let nothing = || Origin::Image {
-            view: View::new(Vec::new()),
-            chain_id: None,
-        };
         match state.planned.sources.get(name).ok_or_else(unknown)? {
-            BaseRef::Scratch => Ok(nothing()),
+            BaseRef::Scratch => Ok(Origin::nothing()),
             BaseRef::Stage(index) => {
                 let finished = self.finished(*index)?;
-                Ok(Origin::Image {
+                Ok(Origin::Layers {
                     view: finished.view.clone(),
                     chain_id: finished.stack.chain_id().cloned(),
                 })
@@ -539,21 +550,14 @@ impl Build<'_> {
                 let based = self.base_image(image, &self.platform, step);
                 let (_, stack, _) = based
                     .map_err(|trouble| self.suggest_stage(trouble.with_stage_hint(image), image))?;
-                self.origin_of(&stack)
+                Origin::layers(self.shop.store, &stack)
             }
             BaseRef::Context(name) => match self.named_context(name, &self.platform, step)? {
-                Named::Scratch => Ok(nothing()),
-                Named::Image { stack, .. } => self.origin_of(&stack),
+                Named::Scratch => Ok(Origin::nothing()),
+                Named::Image { stack, .. } => Origin::layers(self.shop.store, &stack),
                 Named::Files(context) => Ok(Origin::Context(context)),
             },
         }
-    }
-
-    fn origin_of(&self, stack: &Stack) -> Step<Origin> {
-        Ok(Origin::Image {
-            view: self.shop.store.view(stack)?,
-            chain_id: stack.chain_id().cloned(),
-        })
     }
 
     /// Asks, where an image can't be had, whether a stage was meant.

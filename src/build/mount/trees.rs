@@ -4,7 +4,7 @@ use std::fs;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use super::Planned;
+use super::{From, Planned};
 use crate::build::Build;
 use crate::build::error::Step;
 use crate::build::key::Key;
@@ -103,7 +103,8 @@ impl Build<'_> {
         match &planned.source {
             Some(source) => {
                 let selected = source.tree.one(&source.text)?;
-                self.write_mounted(&fs, &source.tree, &selected, false)?;
+                let from_context = matches!(source.from, From::Context(_));
+                self.write_mounted(&fs, &source.tree, &selected, from_context)?;
             }
             None => {
                 let directory = fs::File::open(&fs).at("cannot open", &fs)?;
