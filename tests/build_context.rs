@@ -6,7 +6,9 @@ use std::fs;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use support::{FaultyRegistry, Image, Kiln, Kind, Output, Page, Repository, WebServer, tar_of};
+use support::{
+    FaultyRegistry, Image, Kiln, Kind, Output, Page, Registry, Repository, WebServer, tar_of,
+};
 
 /// Builds with a context and an input, as the image `test`.
 fn build_from(kiln: &Kiln, arguments: &[&str], input: &[u8]) -> Output {
@@ -399,6 +401,25 @@ fn named_images_come_from_the_store_registries_and_layouts() {
             .count(),
         1
     );
+}
+
+#[test]
+fn a_step_mounts_the_files_of_a_named_directory() {
+    let kiln = Kiln::new();
+    let files = [
+        (".dockerignore", "hidden\n"),
+        ("a", "named"),
+        ("hidden", ""),
+    ];
+    kiln.sandbox().directory("other", &files);
+    let dockerfile = format!(
+        "FROM {}\nRUN --mount=from=files,target=/m test ! -e /m/hidden && cp /m/a /out\n",
+        Registry::shared().busybox()
+    );
+    let context = kiln.sandbox().directory("context", &[("a", "context")]);
+    fs::write(context.join("Dockerfile"), dockerfile).unwrap();
+    let image = built(&kiln, &["--build-context", "files=other", "context"]);
+    assert_eq!(image.tree.file("/out").content(), b"named");
 }
 
 #[test]
