@@ -121,6 +121,7 @@ impl Build<'_> {
         if mounts.have_layers() {
             // The layers that mounts are from say enough where they are known: none is read.
             if let Some(outcome) = self.look_up(state, &inputs, &created_by)? {
+                state.advance(&inputs);
                 return Ok(outcome);
             }
             also = Some(std::mem::replace(&mut inputs, key(state, By::Content)?));
