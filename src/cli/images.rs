@@ -27,10 +27,10 @@ pub(super) struct Arguments {
 }
 
 /// A line: an image under one of its names.
-struct Row {
-    repository: String,
-    tag: String,
-    image: Image,
+pub(super) struct Row {
+    pub(super) repository: String,
+    pub(super) tag: String,
+    pub(super) image: Image,
 }
 
 pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCode> {
@@ -104,7 +104,7 @@ fn created_at(created: Option<&str>) -> String {
         .unwrap_or_default()
 }
 
-fn rows_of(image: Image) -> Vec<Row> {
+pub(super) fn rows_of(image: Image) -> Vec<Row> {
     let mut rows: Vec<Row> = image
         .refs
         .iter()
