@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use kiln_runtime::{Exit, Network};
+use kiln_runtime::{Exit, Network, OverlayKind};
 
 use super::error::{RunFailure, Step, Trouble};
 use super::key::Inputs;
@@ -143,6 +143,11 @@ impl Build<'_> {
             env.push(("HOME".to_owned(), sandbox::home_of(&identity)));
         }
         let sandboxes = self.sandboxes()?;
+        if sandboxes.overlay() == OverlayKind::Fuse {
+            // Another process: it finds trees by their paths, which change when they are
+            // published.
+            self.settle(state)?;
+        }
         let script = script
             .as_ref()
             .map(|(target, content)| Script { target, content });

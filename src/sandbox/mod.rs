@@ -120,6 +120,11 @@ impl Sandboxes {
         &self.store
     }
 
+    /// Returns what mounts roots.
+    pub fn overlay(&self) -> OverlayKind {
+        self.overlay
+    }
+
     /// Returns the helper that executes programs outside the namespace.
     pub fn host(&self) -> &HostHelper {
         self.builder.host()
