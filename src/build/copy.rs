@@ -9,22 +9,31 @@ use super::sources::{Selected, Tree};
 use super::stage::{Outcome, State};
 use crate::context::ignore::IgnoreFile;
 use crate::dockerfile::{AddFiles, Chmod, Files, Instruction, SourceArg, join_path};
-use crate::layer::{Attributes, Compression, FileKind, LayerError, LayerWriter, Limits, View};
+use crate::layer::{
+    Attributes, Compression, FileKind, LayerError, LayerWriter, Limits, Node, View,
+};
 use crate::sandbox;
 
 /// Something to be copied.
-enum Item {
+enum Item<'a> {
     /// Out of a tree.
-    Tree(Selected),
+    Tree(Selected<'a>),
     /// Out of the Dockerfile.
     Document { name: String, content: String },
 }
 
+/// What tells ADD from COPY, and COPY from COPY, beyond the files.
+#[derive(Clone, Copy)]
+struct Manner {
+    /// Whether the directories on the way to a source are copied too.
+    parents: bool,
+    /// Whether archives are extracted.
+    extract: bool,
+}
+
 /// A COPY or ADD with all its words expanded.
 struct Job<'a> {
-    tree: Tree<'a>,
-    from_context: bool,
-    items: Vec<Item>,
+    items: Vec<Item<'a>>,
     destination: String,
     /// Whether the destination is a directory that the sources go into.
     into_directory: bool,
@@ -43,17 +52,15 @@ impl Build<'_> {
         from: Option<View>,
         parents: bool,
     ) -> Step<Outcome> {
-        if parents {
-            return Err(Trouble::hinted(
-                "COPY --parents is not supported yet",
-                "copy each directory to its own destination",
-            ));
-        }
         let tree = match &from {
             Some(view) => Tree::image(view),
             None => Tree::context(self.context),
         };
-        self.copy(state, instruction, files, tree, from.is_none(), false)
+        let manner = Manner {
+            parents,
+            extract: false,
+        };
+        self.copy(state, instruction, files, tree, manner)
     }
 
     pub(super) fn add_step(
@@ -80,8 +87,11 @@ impl Build<'_> {
             return Err(Trouble::new("ADD --checksum is for URLs only"));
         }
         let tree = Tree::context(self.context);
-        let extract = add.unpack != Some(false);
-        self.copy(state, instruction, &add.files, tree, true, extract)
+        let manner = Manner {
+            parents: false,
+            extract: add.unpack != Some(false),
+        };
+        self.copy(state, instruction, &add.files, tree, manner)
     }
 
     fn copy(
@@ -90,12 +100,11 @@ impl Build<'_> {
         instruction: &Instruction,
         files: &Files,
         tree: Tree<'_>,
-        from_context: bool,
-        extract: bool,
+        manner: Manner,
     ) -> Step<Outcome> {
-        let job = self.plan_copy(state, files, tree, from_context, extract)?;
+        let job = self.plan_copy(state, files, tree, manner)?;
         let created_by = format!("{} # buildkit", instruction.raw);
-        let mut key = self.key(if extract { "add" } else { "copy" });
+        let mut key = self.key(if manner.extract { "add" } else { "copy" });
         // A linked layer does not depend on what lies below.
         if files.link {
             key.text("link");
@@ -109,7 +118,7 @@ impl Build<'_> {
             match item {
                 Item::Tree(selected) => {
                     key.text("tree");
-                    job.tree.hash(&mut key, selected, from_context)?;
+                    selected.tree.hash(&mut key, selected)?;
                 }
                 Item::Document { name, content } => {
                     key.text("document").text(name).text(content);
@@ -141,8 +150,7 @@ impl Build<'_> {
         state: &State,
         files: &Files,
         tree: Tree<'t>,
-        from_context: bool,
-        extract: bool,
+        manner: Manner,
     ) -> Step<Job<'t>> {
         let mut patterns = Vec::new();
         for word in &files.excludes {
@@ -151,7 +159,7 @@ impl Build<'_> {
         let excludes =
             IgnoreFile::from_patterns(patterns.iter().map(String::as_bytes), "--exclude").map_err(
                 |error| Trouble::Message {
-                    text: error.to_string(),
+                    text: format!("--exclude: {}", error.kind),
                     hint: error.hint(),
                 },
             )?;
@@ -164,7 +172,10 @@ impl Build<'_> {
                 }),
                 SourceArg::Path(word) => {
                     let text = state.scope.expand(word)?;
-                    let selected = tree.select(&text, &excludes)?;
+                    let selected = match manner.parents {
+                        true => tree.select_with_parents(&text, &excludes)?,
+                        false => tree.select(&text, &excludes)?,
+                    };
                     items.extend(selected.into_iter().map(Item::Tree));
                 }
             }
@@ -198,27 +209,25 @@ impl Build<'_> {
             .filter(|item| matches!(item, Item::Document { .. }));
         // Two documents for one file are written one after the other, as BuildKit does.
         let only_documents = documents.count() == items.len();
+        let several = items.len() > 1 && !only_documents;
         Ok(Job {
-            tree,
-            from_context,
-            into_directory: names_directory || exists || (items.len() > 1 && !only_documents),
+            into_directory: names_directory || exists || several || manner.parents,
             items,
             destination,
             owner,
             chmod,
-            extract,
+            extract: manner.extract,
         })
     }
 }
 
 impl Job<'_> {
-    fn attributes(&self, entry: &crate::layer::Node) -> Step<Attributes> {
-        let mut attributes =
-            Attributes::of(&entry.stat, self.tree.xattrs(entry, self.from_context)?);
-        if self.from_context {
+    fn attributes(&self, tree: &Tree<'_>, node: &Node) -> Step<Attributes> {
+        let mut attributes = Attributes::of(&node.stat, tree.xattrs(node)?);
+        if tree.is_context() {
             (attributes.uid, attributes.gid) = (0, 0);
         }
-        self.adjust(&mut attributes, entry.stat.is_dir());
+        self.adjust(&mut attributes, node.stat.is_dir());
         Ok(attributes)
     }
 
@@ -233,9 +242,9 @@ impl Job<'_> {
 
     /// Makes a directory that sources go into, with its parents.
     fn ensure_dir(&self, writer: &mut LayerWriter<'_>, path: &[u8]) -> Step<Vec<u8>> {
-        // An octal mode is used for created parents too.
+        // The permissions of an octal mode are used for created parents too.
         let mode = match &self.chmod {
-            Some(Chmod::Octal(mode)) => *mode,
+            Some(Chmod::Octal(mode)) => *mode & 0o777,
             _ => 0o755,
         };
         let (uid, gid) = self.owner.unwrap_or((0, 0));
@@ -258,7 +267,7 @@ impl Job<'_> {
     }
 
     /// Writes one source. Returns whether its files were still what they had been.
-    fn write(&self, writer: &mut LayerWriter<'_>, item: &Item) -> Step<bool> {
+    fn write(&self, writer: &mut LayerWriter<'_>, item: &Item<'_>) -> Step<bool> {
         match item {
             Item::Document { name, content } => {
                 let target = self.target_of(writer, name.as_bytes())?;
@@ -277,9 +286,9 @@ impl Job<'_> {
         }
     }
 
-    fn write_file(&self, writer: &mut LayerWriter<'_>, selected: &Selected) -> Step<bool> {
+    fn write_file(&self, writer: &mut LayerWriter<'_>, selected: &Selected<'_>) -> Step<bool> {
         if self.extract && selected.top().stat.is_file() && self.is_archive(selected)? {
-            let file = self.tree.view().open_file(selected.top())?;
+            let file = selected.tree.view().open_file(selected.top())?;
             let same = file.try_clone().map_err(LayerError::Read)?;
             let (_, mut reader) = Compression::decode(file).map_err(LayerError::Read)?;
             let destination = self.ensure_dir(writer, self.destination.as_bytes())?;
@@ -290,7 +299,7 @@ impl Job<'_> {
         self.write_entry(writer, selected, 0, &target, &target)
     }
 
-    fn write_directory(&self, writer: &mut LayerWriter<'_>, selected: &Selected) -> Step<bool> {
+    fn write_directory(&self, writer: &mut LayerWriter<'_>, selected: &Selected<'_>) -> Step<bool> {
         // The top is the destination itself: it keeps its attributes, or gets those of a parent
         // that is made. Only what is in the source brings its own.
         let target = self.ensure_dir(writer, self.destination.as_bytes())?;
@@ -305,7 +314,7 @@ impl Job<'_> {
     fn write_entry(
         &self,
         writer: &mut LayerWriter<'_>,
-        selected: &Selected,
+        selected: &Selected<'_>,
         index: usize,
         path: &[u8],
         target: &[u8],
@@ -316,16 +325,18 @@ impl Job<'_> {
             writer.put_hardlink(path, &first)?;
             return Ok(true);
         }
-        let attributes = self.attributes(&entry.node)?;
+        let attributes = self.attributes(&selected.tree, &entry.node)?;
         match entry.node.stat.kind {
+            // What is only on the way changes nothing but the mode of a directory that exists.
+            FileKind::Directory if entry.is_parent => writer.merge_dir(path, &attributes)?,
             FileKind::Directory => writer.put_dir(path, &attributes)?,
             FileKind::File => {
-                let file = self.tree.view().open_file(&entry.node)?;
+                let file = selected.tree.view().open_file(&entry.node)?;
                 writer.put_file_from(path, &file, &attributes)?;
                 return Ok(self.is_unchanged(&file, entry));
             }
             FileKind::Symlink => {
-                let link = self.tree.view().read_link(&entry.node)?;
+                let link = selected.tree.view().read_link(&entry.node)?;
                 writer.put_symlink(path, &link, &attributes)?;
             }
             // A socket means nothing without the process behind it.
@@ -346,8 +357,8 @@ impl Job<'_> {
     }
 
     /// Tells whether a file is an archive: whether, decompressed, it begins with a tar header.
-    fn is_archive(&self, selected: &Selected) -> Step<bool> {
-        let file = self.tree.view().open_file(selected.top())?;
+    fn is_archive(&self, selected: &Selected<'_>) -> Step<bool> {
+        let file = selected.tree.view().open_file(selected.top())?;
         let Ok((_, reader)) = Compression::decode(file) else {
             return Ok(false);
         };

@@ -210,17 +210,27 @@ impl View {
 
     /// Returns the entries of a directory, sorted by name. The path is resolved first.
     pub fn read_dir(&self, path: &[u8]) -> Result<Vec<DirEntry>, LayerError> {
-        let resolved = self.resolve(path, true)?;
-        let Some(layers) = self.directory(&resolved.path)? else {
-            return Err(match resolved.node {
-                None => missing(&resolved.path),
-                Some(_) => LayerError::ThroughFile(escape(&resolved.path)),
-            });
+        // What is a directory as it stands has no link on the way.
+        let known = match path::components(path).all(|part| part != b"..") {
+            true => self.directory(&path::clean(path))?,
+            false => None,
+        };
+        let (path, layers) = match known {
+            Some(layers) => (path::clean(path), layers),
+            None => {
+                let resolved = self.resolve(path, true)?;
+                let path = resolved.path;
+                match self.directory(&path)? {
+                    Some(layers) => (path, layers),
+                    None if resolved.node.is_none() => return Err(missing(&path)),
+                    None => return Err(LayerError::ThroughFile(escape(&path))),
+                }
+            }
         };
         let mut names: BTreeMap<Vec<u8>, Merged> = BTreeMap::new();
         for &layer in layers.iter() {
-            for name in self.layers[layer].list(&resolved.path)? {
-                let child = path::join(&resolved.path, &name);
+            for name in self.layers[layer].list(&path)? {
+                let child = path::join(&path, &name);
                 let merged = names.entry(name).or_default();
                 merged.add(&self.layers[layer], layer, &child)?;
             }
@@ -228,7 +238,7 @@ impl View {
         Ok(names
             .into_iter()
             .filter_map(|(name, merged)| {
-                let node = merged.node(&path::join(&resolved.path, &name))?;
+                let node = merged.node(&path::join(&path, &name))?;
                 Some(DirEntry { name, node })
             })
             .collect())

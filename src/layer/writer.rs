@@ -235,6 +235,15 @@ impl<'v> LayerWriter<'v> {
     /// Returns where `path` lies when the links among its parents are followed, and the last
     /// component too where `follow_last` says so.
     pub fn resolve(&self, path: &[u8], follow_last: bool) -> Result<Vec<u8>, LayerError> {
+        // A directory of this layer has real parents: there is no link on the way.
+        let (parent, name) = path::split(path);
+        let is_clean = !matches!(name, b"" | b"." | b"..") && path[0] != b'/';
+        if is_clean && self.known.contains_key(parent) {
+            match self.step(path)? {
+                Step::Link(_) if follow_last => {}
+                _ => return Ok(path.to_vec()),
+            }
+        }
         let resolved = resolve_with(path, follow_last, |path| self.step(path));
         resolved.map_err(|error| match error {
             LayerError::ThroughFile(path) => LayerError::NotADirectory(path),
@@ -280,7 +289,14 @@ impl<'v> LayerWriter<'v> {
 
     fn open_parent(&mut self, parent: &[u8]) -> Result<(), LayerError> {
         if self.parent.as_ref().is_none_or(|(path, _)| path != parent) {
-            let fd = dir::open_parent(self.root.as_fd(), parent)?;
+            // From the last one where it leads there: in a deep tree a walk from the root for
+            // each directory would take the square of the depth.
+            let near = self.parent.as_ref().and_then(|(path, fd)| {
+                let rest = parent.strip_prefix(&path[..])?.strip_prefix(b"/")?;
+                Some((fd.as_fd(), rest))
+            });
+            let (from, rest) = near.unwrap_or((self.root.as_fd(), parent));
+            let fd = dir::open_parent(from, rest)?;
             self.parent = Some((parent.to_vec(), fd));
         }
         Ok(())
@@ -424,6 +440,29 @@ impl<'v> LayerWriter<'v> {
             return self.dress_dir(&place, attributes, time);
         }
         self.make_dir(&place, attributes, time)
+    }
+
+    /// Makes a directory on the way to others. One that exists below takes the mode only, one
+    /// of this layer nothing.
+    pub fn merge_dir(&mut self, path: &[u8], attributes: &Attributes) -> Result<(), LayerError> {
+        let clean = path::clean(path);
+        let (parent, name) = path::split(&clean);
+        let resolved = path::join(&self.resolve(parent, true)?, name);
+        if self.known.contains_key(&resolved) {
+            return Ok(());
+        }
+        if let Some(Seen::Below(node)) = self.look(&resolved)?
+            && node.stat.is_dir()
+        {
+            let place = self.place(&resolved)?;
+            let kept = Attributes {
+                mode: attributes.mode,
+                ..Attributes::of(&node.stat, self.below.xattrs(&node)?)
+            };
+            self.written.self_contained = false;
+            return self.make_dir(&place, &kept, DirTime::Below(node.stat.mtime));
+        }
+        self.put_dir(&resolved, attributes)
     }
 
     /// Makes a directory as an archive's entry says: its attributes replace those of one that
