@@ -5,13 +5,11 @@ use std::io::Read;
 
 use super::Build;
 use super::error::{Step, Trouble};
-use super::sources::{Selected, Tree};
+use super::sources::{Entry, Selected, Tree};
 use super::stage::{Outcome, State};
 use crate::context::ignore::IgnoreFile;
 use crate::dockerfile::{AddFiles, Chmod, Files, Instruction, SourceArg, join_path};
-use crate::layer::{
-    Attributes, Compression, FileKind, LayerError, LayerWriter, Limits, Node, View,
-};
+use crate::layer::{Attributes, Compression, FileKind, LayerError, LayerWriter, Limits, View};
 use crate::sandbox;
 
 /// Something to be copied.
@@ -102,7 +100,8 @@ impl Build<'_> {
         tree: Tree<'_>,
         manner: Manner,
     ) -> Step<Outcome> {
-        let job = self.plan_copy(state, files, tree, manner)?;
+        let mut job = self.plan_copy(state, files, tree, manner)?;
+        self.read_contents(&mut job)?;
         let created_by = format!("{} # buildkit", instruction.raw);
         let mut key = self.key(if manner.extract { "add" } else { "copy" });
         // A linked layer does not depend on what lies below.
@@ -118,7 +117,7 @@ impl Build<'_> {
             match item {
                 Item::Tree(selected) => {
                     key.text("tree");
-                    selected.tree.hash(&mut key, selected)?;
+                    selected.hash(&mut key)?;
                 }
                 Item::Document { name, content } => {
                     key.text("document").text(name).text(content);
@@ -143,6 +142,26 @@ impl Build<'_> {
             self.record(&key, &layer)?;
         }
         Ok(Outcome::made(created_by, layer))
+    }
+
+    /// Finds out what all files hold, and remembers it.
+    fn read_contents(&self, job: &mut Job<'_>) -> Step<()> {
+        let store = self.shop.store;
+        for item in &mut job.items {
+            let Item::Tree(selected) = item else {
+                continue;
+            };
+            let cache = selected
+                .tree
+                .is_context()
+                .then(|| self.context.stat_cache(|name| store.stat_cache(name)));
+            if selected.read_contents(cache)?
+                && let Some(cache) = cache
+            {
+                store.write_stat_cache(self.context.cache_name(), &cache.encode())?;
+            }
+        }
+        Ok(())
     }
 
     fn plan_copy<'t>(
@@ -222,12 +241,13 @@ impl Build<'_> {
 }
 
 impl Job<'_> {
-    fn attributes(&self, tree: &Tree<'_>, node: &Node) -> Step<Attributes> {
-        let mut attributes = Attributes::of(&node.stat, tree.xattrs(node)?);
+    fn attributes(&self, tree: &Tree<'_>, entry: &Entry) -> Step<Attributes> {
+        let stat = &entry.node.stat;
+        let mut attributes = Attributes::of(stat, tree.xattrs(entry)?);
         if tree.is_context() {
             (attributes.uid, attributes.gid) = (0, 0);
         }
-        self.adjust(&mut attributes, node.stat.is_dir());
+        self.adjust(&mut attributes, stat.is_dir());
         Ok(attributes)
     }
 
@@ -325,7 +345,7 @@ impl Job<'_> {
             writer.put_hardlink(path, &first)?;
             return Ok(true);
         }
-        let attributes = self.attributes(&selected.tree, &entry.node)?;
+        let attributes = self.attributes(&selected.tree, entry)?;
         match entry.node.stat.kind {
             // What is only on the way changes nothing but the mode of a directory that exists.
             FileKind::Directory if entry.is_parent => writer.merge_dir(path, &attributes)?,
@@ -346,13 +366,15 @@ impl Job<'_> {
         Ok(true)
     }
 
-    fn is_unchanged(&self, file: &File, entry: &super::sources::Entry) -> bool {
+    fn is_unchanged(&self, file: &File, entry: &Entry) -> bool {
         use std::os::unix::fs::MetadataExt;
         let stat = &entry.node.stat;
         file.metadata().is_ok_and(|now| {
             now.size() == stat.size
                 && now.mtime() == stat.mtime.seconds
                 && now.mtime_nsec() == i64::from(stat.mtime.nanoseconds)
+                && now.ctime() == stat.ctime.seconds
+                && now.ctime_nsec() == i64::from(stat.ctime.nanoseconds)
         })
     }
 

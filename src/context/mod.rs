@@ -2,15 +2,18 @@
 
 pub mod ignore;
 pub mod pattern;
+pub mod stat_cache;
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use ignore::{IgnoreError, IgnoreFile};
+use stat_cache::StatCache;
 
-use crate::layer::{LayerDir, Ownership, View};
+use crate::layer::{LayerDir, View};
 
 /// No Dockerfile and no ignore file is larger, in bytes.
 const FILE_LIMIT: u64 = 16 << 20;
@@ -86,6 +89,8 @@ impl ContextError {
 pub struct Context {
     view: View,
     ignore: IgnoreFile,
+    name: String,
+    cache: OnceLock<StatCache>,
 }
 
 impl Context {
@@ -107,6 +112,8 @@ impl Context {
             nix::sys::stat::Mode::empty(),
         )
         .map_err(|errno| error(errno.into()))?;
+        let place = nix::sys::stat::fstat(&opened).map_err(|errno| error(errno.into()))?;
+        let name = format!("{:x}-{:x}", place.st_dev, place.st_ino);
         let mut own = dockerfile.as_os_str().to_owned();
         own.push(".dockerignore");
         let candidates = [
@@ -136,10 +143,25 @@ impl Context {
             None => IgnoreFile::parse(b"", ".dockerignore")?,
         };
         Ok(Context {
-            // Who owns a file of the context does not matter: all of them become root's.
-            view: View::new(vec![LayerDir::new(opened, Ownership::Single)]),
+            view: View::new(vec![LayerDir::plain(opened)]),
             ignore,
+            name,
+            cache: OnceLock::new(),
         })
+    }
+
+    /// Returns what is known of the files' contents. `load` brings what earlier builds knew
+    /// from the place of this name.
+    pub fn stat_cache(&self, load: impl FnOnce(&str) -> Option<Vec<u8>>) -> &StatCache {
+        self.cache.get_or_init(|| {
+            let known = load(&self.name).and_then(StatCache::decode);
+            known.unwrap_or_default()
+        })
+    }
+
+    /// Returns the name under which the contents of this directory's files are remembered.
+    pub fn cache_name(&self) -> &str {
+        &self.name
     }
 
     /// Returns the files.

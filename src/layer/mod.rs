@@ -53,7 +53,7 @@ pub use ownership::{Overrides, Ownership, Record};
 pub use path::{escape, unescape};
 pub use stat::{Device, FileKind, Stat, Timestamp};
 pub use stream::{StreamStats, write_merged_tar, write_tar};
-pub use view::{DirEntry, Node, ResolvedPath, View};
+pub use view::{DirEntry, Node, Opener, ResolvedPath, View};
 pub use writer::{Attributes, LayerWriter, Written};
 pub use xattr::Xattrs;
 

@@ -16,6 +16,9 @@ pub struct StepRecord {
     pub created: String,
 }
 
+/// No file of the stat cache is larger, in bytes.
+const STAT_CACHE_LIMIT: u64 = 256 << 20;
+
 impl Store {
     /// Returns the record under a key. A damaged one counts as none.
     pub fn step_record(&self, key: &str) -> Option<StepRecord> {
@@ -30,6 +33,21 @@ impl Store {
     /// Disk full, and the like.
     pub fn write_step_record(&self, key: &str, record: &StepRecord) -> Result<()> {
         super::files::write_json(&self.dir("cache").join(key), record)
+    }
+
+    /// Returns what is remembered of a context's files. What can't be read is nothing.
+    pub fn stat_cache(&self, name: &str) -> Option<Vec<u8>> {
+        let path = self.dir("stat").join(name);
+        super::files::read_bounded(&path, STAT_CACHE_LIMIT).ok()?
+    }
+
+    /// Remembers what is known of a context's files.
+    ///
+    /// # Errors
+    /// Disk full, and the like.
+    pub fn write_stat_cache(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        super::files::create_private_dir(&self.dir("stat"))?;
+        super::files::write_atomically(&self.dir("stat").join(name), bytes)
     }
 
     pub(super) fn step_records(&self) -> Result<Vec<(String, StepRecord)>> {

@@ -9,6 +9,7 @@
 //! diff/<form>/<diff_id hex>  → layers/<id>, where the tree does not depend on what lies below
 //! chain/<form>/<chain_id hex> → layers/<id>, where it does
 //! cache/<key>                step records
+//! stat/<dev>-<ino>           hashes of a context's files, see [`crate::context::stat_cache`]
 //! tmp/<session>/             work of one process, with a lock that it holds
 //! trash/                     what is being removed
 //! locks/                     lock files, never renamed
