@@ -8,7 +8,9 @@ use std::sync::Arc;
 use super::error::Step;
 use super::{Build, stage::State};
 use crate::image::{Algorithm, DiffId, Hasher};
-use crate::layer::{LayerDir, LayerMeta, LayerWriter, UpperKind, View, diff, write_tar};
+use crate::layer::{
+    LayerDir, LayerMeta, LayerWriter, Omit, Plan, StreamStats, UpperKind, View, diff, write_tar,
+};
 use crate::store::{IoContext, Layer, StepRecord};
 
 /// Hashes what is written to it.
@@ -57,7 +59,6 @@ impl Build<'_> {
         overrides: crate::layer::Overrides,
     ) -> Step<Arc<Layer>> {
         let store = self.shop.store;
-        let below = state.stack.chain_id();
         let fs = staged.join("fs");
         let opened = nix::fcntl::open(
             &fs,
@@ -74,6 +75,63 @@ impl Build<'_> {
             .with_own_root(!changes.omit.root);
         let mut sink = Sink(Hasher::new(Algorithm::Sha256));
         let stats = write_tar(&directory, &changes.omit, &mut sink)?;
+        let meta = LayerMeta {
+            diff_id: DiffId(sink.0.finish()),
+            content_id: Some(stats.content_id),
+            omit: changes.omit.clone(),
+            overrides: changes.overrides,
+            // What is in the tree and not in the stream holds on top of this very stack only.
+            self_contained: changes.self_contained
+                && changes.omit.entries.is_empty()
+                && changes.omit.opaque.is_empty(),
+            size: stats.size_bytes,
+            entries: stats.entries,
+        };
+        self.adopt(state, staged, &stats, meta)
+    }
+
+    /// Writes a planned layer on top of a stage. Returns whether its files were still what they
+    /// had been when they were planned.
+    pub(super) fn assemble_layer(
+        &self,
+        state: &State,
+        below: &View,
+        plan: &Plan<'_>,
+    ) -> Step<(Arc<Layer>, bool)> {
+        let staged = self.shop.session.directory()?;
+        let fs = staged.join("fs");
+        std::fs::create_dir(&fs).at("cannot create", &fs)?;
+        let directory = std::fs::File::open(&fs).at("cannot open", &fs)?;
+        let ownership = self.shop.store.form().ownership;
+        let mut sink = Sink(Hasher::new(Algorithm::Sha256));
+        let made = plan.write(directory.as_fd(), below, ownership, &mut sink)?;
+        let meta = LayerMeta {
+            diff_id: DiffId(sink.0.finish()),
+            content_id: Some(made.stats.content_id),
+            omit: Omit {
+                root: true,
+                ..Omit::default()
+            },
+            overrides: made.overrides,
+            self_contained: true,
+            size: made.stats.size_bytes,
+            entries: made.stats.entries,
+        };
+        let layer = self.adopt(state, &staged, &made.stats, meta)?;
+        Ok((layer, made.is_stable))
+    }
+
+    /// Publishes a layer, or takes one that is recorded and differs in times only: so what
+    /// follows finds its records again.
+    fn adopt(
+        &self,
+        state: &State,
+        staged: &Path,
+        stats: &StreamStats,
+        meta: LayerMeta,
+    ) -> Step<Arc<Layer>> {
+        let store = self.shop.store;
+        let below = state.stack.chain_id();
         if stats.hole_bytes > 1 << 30 {
             self.shop.reporter.report(crate::event::Event::Warning {
                 message: format!(
@@ -100,18 +158,6 @@ impl Build<'_> {
             self.shop.session.discard(staged);
             return Ok(layer);
         }
-        let meta = LayerMeta {
-            diff_id: DiffId(sink.0.finish()),
-            content_id: Some(stats.content_id),
-            omit: changes.omit.clone(),
-            overrides: changes.overrides,
-            // What is in the tree and not in the stream holds on top of this very stack only.
-            self_contained: changes.self_contained
-                && changes.omit.entries.is_empty()
-                && changes.omit.opaque.is_empty(),
-            size: stats.size_bytes,
-            entries: stats.entries,
-        };
         let layer = store.publish_layer(below, staged, meta)?;
         let record = StepRecord {
             diff_id: Some(layer.meta.diff_id.clone()),

@@ -9,7 +9,10 @@ use super::sources::{Entry, Selected, Tree};
 use super::stage::{Outcome, State};
 use crate::context::ignore::IgnoreFile;
 use crate::dockerfile::{AddFiles, Chmod, Files, Instruction, SourceArg, join_path};
-use crate::layer::{Attributes, Compression, FileKind, LayerError, LayerWriter, Limits, View};
+use crate::layer::{
+    Assembly, Attributes, Compression, Content, FileKind, LayerError, LayerWriter, Limits, Plan,
+    Timestamp, View,
+};
 use crate::sandbox;
 
 /// Something to be copied.
@@ -131,12 +134,19 @@ impl Build<'_> {
         let nothing = View::new(Vec::new());
         let below = if files.link { &nothing } else { &state.view };
         let mut stable = true;
-        let layer = self.write_layer(state, below, |writer| {
-            for item in &job.items {
-                stable &= job.write(writer, item)?;
+        let layer = match job.plan(below, self.time_of_new())? {
+            Some(plan) => {
+                let (layer, is_stable) = self.assemble_layer(state, below, &plan)?;
+                stable = is_stable;
+                layer
             }
-            Ok(())
-        })?;
+            None => self.write_layer(state, below, |writer| {
+                for item in &job.items {
+                    stable &= job.write(writer, item)?;
+                }
+                Ok(())
+            })?,
+        };
         // What changed while it was copied is no longer what the key was made of.
         if stable {
             self.record(&key, &layer)?;
@@ -262,13 +272,24 @@ impl Job<'_> {
 
     /// Makes a directory that sources go into, with its parents.
     fn ensure_dir(&self, writer: &mut LayerWriter<'_>, path: &[u8]) -> Step<Vec<u8>> {
-        // The permissions of an octal mode are used for created parents too.
+        let Attributes { mode, uid, gid, .. } = self.created();
+        Ok(writer.ensure_dir(path, mode, uid, gid)?)
+    }
+
+    /// Returns the attributes of created parents.
+    fn created(&self) -> Attributes {
+        // The permissions of an octal mode are used for them too.
         let mode = match &self.chmod {
             Some(Chmod::Octal(mode)) => *mode & 0o777,
             _ => 0o755,
         };
         let (uid, gid) = self.owner.unwrap_or((0, 0));
-        Ok(writer.ensure_dir(path, mode, uid, gid)?)
+        Attributes {
+            mode,
+            uid,
+            gid,
+            ..Attributes::default()
+        }
     }
 
     /// Returns where a single file goes, its directory made.
@@ -276,7 +297,7 @@ impl Job<'_> {
         let destination = self.destination.as_bytes();
         if self.into_directory {
             let directory = self.ensure_dir(writer, destination)?;
-            return Ok(below(&directory, name));
+            return Ok(join(&directory, name));
         }
         let parent = destination
             .iter()
@@ -325,7 +346,7 @@ impl Job<'_> {
         let target = self.ensure_dir(writer, self.destination.as_bytes())?;
         let mut stable = true;
         for index in 1..selected.entries.len() {
-            let path = below(&target, &selected.entries[index].path);
+            let path = join(&target, &selected.entries[index].path);
             stable &= self.write_entry(writer, selected, index, &path, &target)?;
         }
         Ok(stable)
@@ -341,7 +362,7 @@ impl Job<'_> {
     ) -> Step<bool> {
         let entry = &selected.entries[index];
         if let Some(first) = entry.link_to {
-            let first = below(target, &selected.entries[first].path);
+            let first = join(target, &selected.entries[first].path);
             writer.put_hardlink(path, &first)?;
             return Ok(true);
         }
@@ -401,7 +422,88 @@ impl Job<'_> {
     }
 }
 
-fn below(directory: &[u8], name: &[u8]) -> Vec<u8> {
+/// The short way: what is copied is planned, and then written in one pass.
+impl Job<'_> {
+    /// Plans the layer. Returns nothing where it has to be written entry by entry.
+    fn plan(&self, below: &View, now: Timestamp) -> Step<Option<Plan<'_>>> {
+        let mut assembly = Assembly::new(below, now);
+        for item in &self.items {
+            match item {
+                Item::Document { name, content } => {
+                    let target = self.place(&mut assembly, name.as_bytes())?;
+                    let mut attributes = Attributes {
+                        mode: 0o644,
+                        ..Attributes::default()
+                    };
+                    self.adjust(&mut attributes, false);
+                    let content = Content::Bytes(content.as_bytes());
+                    assembly.put(target, FileKind::File, attributes, content)?;
+                }
+                Item::Tree(selected) if selected.top().stat.is_dir() => {
+                    let destination = self.destination.as_bytes();
+                    let target = assembly.ensure_dir(destination, &self.created())?;
+                    for entry in &selected.entries[1..] {
+                        let path = join(&target, &entry.path);
+                        self.plan_entry(&mut assembly, selected, entry, path, &target)?;
+                    }
+                }
+                Item::Tree(selected) => {
+                    if self.extract && selected.top().stat.is_file() && self.is_archive(selected)? {
+                        return Ok(None);
+                    }
+                    let target = self.place(&mut assembly, &selected.name)?;
+                    let entry = &selected.entries[0];
+                    self.plan_entry(&mut assembly, selected, entry, target, b"")?;
+                }
+            }
+        }
+        Ok(assembly.plan()?)
+    }
+
+    /// Returns where a single file goes.
+    fn place(&self, assembly: &mut Assembly<'_, '_>, name: &[u8]) -> Step<Vec<u8>> {
+        let destination = self.destination.as_bytes();
+        if self.into_directory {
+            let directory = assembly.ensure_dir(destination, &self.created())?;
+            return Ok(join(&directory, name));
+        }
+        let slash = destination.iter().rposition(|b| *b == b'/');
+        let parent = &destination[..slash.unwrap_or_default()];
+        assembly.ensure_dir(parent, &self.created())?;
+        Ok(assembly.resolve(destination)?)
+    }
+
+    fn plan_entry<'s>(
+        &'s self,
+        assembly: &mut Assembly<'_, 's>,
+        selected: &'s Selected<'s>,
+        entry: &'s Entry,
+        path: Vec<u8>,
+        target: &[u8],
+    ) -> Step<()> {
+        let (tree, node) = (&selected.tree, &entry.node);
+        let kind = node.stat.kind;
+        let attributes = self.attributes(tree, entry)?;
+        let content = match (kind, entry.link_to, entry.content) {
+            // A socket means nothing without the process behind it.
+            (FileKind::Socket, ..) => return Ok(()),
+            (_, Some(first), _) => Content::HardLink(join(target, &selected.entries[first].path)),
+            (FileKind::File, _, Some(hash)) => Content::File {
+                view: tree.view(),
+                node,
+                hash,
+            },
+            (FileKind::Symlink, ..) => Content::Symlink(tree.view().read_link(node)?),
+            (FileKind::Directory, ..) if entry.is_parent => {
+                return Ok(assembly.merge_dir(path, attributes)?);
+            }
+            _ => Content::Directory,
+        };
+        Ok(assembly.put(path, kind, attributes, content)?)
+    }
+}
+
+fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
     match (directory.is_empty(), name.is_empty()) {
         (true, _) => name.to_vec(),
         (_, true) => directory.to_vec(),

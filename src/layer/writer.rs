@@ -108,6 +108,81 @@ impl Seen {
     }
 }
 
+/// Gives entries their attributes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tailor {
+    pub ownership: Ownership,
+    pub now: Timestamp,
+}
+
+/// What an entry could not take.
+#[derive(Debug, Default)]
+pub(super) struct Dressed {
+    /// A record that is kept elsewhere.
+    pub record: Option<Record>,
+    /// Extended attributes that could be stored in no way.
+    pub lost_xattrs: Vec<String>,
+}
+
+impl Tailor {
+    /// Gives the entry `place`, which is reached as `at`, its attributes, in the order in which
+    /// they don't undo each other: chown clears set-id bits, writing and chown clear
+    /// capabilities, chmod changes an ACL's mask.
+    pub fn dress(
+        self,
+        at: (BorrowedFd<'_>, &[u8]),
+        place: &[u8],
+        kind: FileKind,
+        device: Device,
+        attributes: &Attributes,
+    ) -> Result<Dressed, LayerError> {
+        let record = Record {
+            uid: attributes.uid,
+            gid: attributes.gid,
+            kind,
+            mode: attributes.mode & 0o7777,
+            device,
+        };
+        let stored = self.ownership.store(&record);
+        let (parent, name) = at;
+        if let Some((uid, gid)) = stored.owner {
+            let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+            let flags = AtFlags::AT_SYMLINK_NOFOLLOW;
+            fchownat(parent, name, Some(uid), Some(gid), flags).call("fchownat", place)?;
+        }
+        if kind != FileKind::Symlink {
+            let mode = Mode::from_bits_truncate(stored.mode);
+            fchmodat(parent, name, mode, FchmodatFlags::FollowSymlink).call("fchmodat", place)?;
+        }
+        let mut dressed = Dressed::default();
+        for (key, value) in &attributes.xattrs {
+            if xattr::is_private(key) || (key == DEFAULT_ACL && kind == FileKind::Directory) {
+                continue;
+            }
+            if !xattr::set(parent, name, self.ownership, key, value)? {
+                let lost = format!("{}: {}", escape(place), escape(key));
+                dressed.lost_xattrs.push(lost);
+            }
+        }
+        let placeholder = kind.is_device()
+            && dir::stat_at(parent, name)?.is_some_and(|raw| Stat::of_raw(&raw).is_file());
+        let needed = stored.record || placeholder;
+        if needed && (placeholder || kind.has_user_xattrs()) {
+            let text = record.to_string();
+            file::set_xattr(parent, name, RECORD_XATTR, text.as_bytes()).call("setxattr", place)?;
+        }
+        if kind != FileKind::Directory {
+            let time = attributes.mtime.unwrap_or(self.now).spec();
+            let flags = UtimensatFlags::NoFollowSymlink;
+            utimensat(parent, name, &time, &time, flags).call("utimensat", place)?;
+        }
+        if needed && !placeholder && !kind.has_user_xattrs() {
+            dressed.record = Some(record);
+        }
+        Ok(dressed)
+    }
+}
+
 /// Writes a fresh layer directory on top of a view.
 ///
 /// Paths are resolved within the image: symbolic links among the parents of an entry are
@@ -730,8 +805,6 @@ impl<'v> LayerWriter<'v> {
 
     // ---- Attributes ----
 
-    /// Gives an entry its attributes, in the order in which they don't undo each other: chown
-    /// clears set-id bits, writing and chown clear capabilities, chmod changes an ACL's mask.
     fn dress(
         &mut self,
         place: &[u8],
@@ -739,50 +812,18 @@ impl<'v> LayerWriter<'v> {
         device: Device,
         attributes: &Attributes,
     ) -> Result<(), LayerError> {
-        let record = Record {
-            uid: attributes.uid,
-            gid: attributes.gid,
-            kind,
-            mode: attributes.mode & 0o7777,
-            device,
+        let tailor = Tailor {
+            ownership: self.ownership,
+            now: self.now,
         };
-        let stored = self.ownership.store(&record);
-        let (parent, name) = self.reach(place);
-        if let Some((uid, gid)) = stored.owner {
-            let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
-            let flags = AtFlags::AT_SYMLINK_NOFOLLOW;
-            fchownat(parent, name, Some(uid), Some(gid), flags).call("fchownat", place)?;
-        }
-        if kind != FileKind::Symlink {
-            let mode = Mode::from_bits_truncate(stored.mode);
-            fchmodat(parent, name, mode, FchmodatFlags::FollowSymlink).call("fchmodat", place)?;
-        }
-        let mut lost = Vec::new();
-        for (key, value) in &attributes.xattrs {
-            if xattr::is_private(key) || (key == DEFAULT_ACL && kind == FileKind::Directory) {
-                continue;
-            }
-            if !xattr::set(parent, name, self.ownership, key, value)? {
-                lost.push(format!("{}: {}", escape(place), escape(key)));
-            }
-        }
-        let placeholder = kind.is_device()
-            && dir::stat_at(parent, name)?.is_some_and(|raw| Stat::of_raw(&raw).is_file());
-        let needed = stored.record || placeholder;
-        if needed && (placeholder || kind.has_user_xattrs()) {
-            let text = record.to_string();
-            file::set_xattr(parent, name, RECORD_XATTR, text.as_bytes()).call("setxattr", place)?;
-        }
-        if kind != FileKind::Directory {
-            let time = attributes.mtime.unwrap_or(self.now).spec();
-            let flags = UtimensatFlags::NoFollowSymlink;
-            utimensat(parent, name, &time, &time, flags).call("utimensat", place)?;
-        }
-        if needed && !placeholder && !kind.has_user_xattrs() {
+        let at = self.reach(place);
+        let dressed = tailor.dress(at, place, kind, device, attributes)?;
+        if let Some(record) = dressed.record {
             self.overrides_mut().insert(place.to_vec(), record);
         }
         let room = 100usize.saturating_sub(self.written.lost_xattrs.len());
-        self.written.lost_xattrs.extend(lost.into_iter().take(room));
+        let lost = dressed.lost_xattrs.into_iter().take(room);
+        self.written.lost_xattrs.extend(lost);
         Ok(())
     }
 
