@@ -15,11 +15,11 @@ TEST_USER=kiln-test
 TEST_BASE=/var/lib/kiln-test
 TEST_HOME=$TEST_BASE/home
 
-# What the tests and the oracle need. The first line is what kiln itself uses.
+# What the tests and the oracle need. The first line is what kiln itself uses; libFuzzer is C++.
 KILN_PACKAGES=(uidmap fuse-overlayfs ca-certificates)
 BASE_PACKAGES=(mmdebstrap busybox-static docker-registry skopeo umoci jq curl)
 BUILD_PACKAGES=(gcc libc6-dev git)
-TEST_PACKAGES=(buildah crun shellcheck acl attr libcap2-bin zstd pigz xz-utils bzip2 strace util-linux procps)
+TEST_PACKAGES=(g++ buildah crun openssh-client shellcheck acl attr libcap2-bin zstd pigz xz-utils bzip2 strace util-linux procps)
 
 # ---- saying what goes on -------------------------------------------------------------------
 

@@ -85,6 +85,7 @@ fn built(kiln: &Kiln, instructions: &str) -> Image {
     kiln.image("test")
 }
 
+/// SEMANTICS 51
 #[test]
 fn archives_are_known_by_their_content() {
     let kiln = Kiln::new();
@@ -126,6 +127,7 @@ fn archives_are_known_by_their_content() {
     }
 }
 
+/// SEMANTICS 51
 #[test]
 fn each_match_of_a_wildcard_is_looked_at() {
     let kiln = Kiln::new();
@@ -152,6 +154,7 @@ fn archive_in_a_directory_is_a_file() {
     assert_eq!(image.tree.file("/d/a.tar").content(), tar);
 }
 
+/// SEMANTICS 51
 #[test]
 fn chown_counts_for_entries() {
     let kiln = Kiln::new();
@@ -175,6 +178,7 @@ fn chown_counts_for_entries() {
     assert_eq!((made.uid, made.gid, made.mode), (1000, 7, 0o755));
 }
 
+/// SEMANTICS 51
 #[test]
 fn what_git_and_other_tools_put_into_archives_is_read() {
     let kiln = Kiln::new();
@@ -322,6 +326,7 @@ fn truncated_and_damaged_archives_are_errors() {
     }
 }
 
+/// SEMANTICS 68
 #[test]
 fn devices_of_an_archive_are_in_the_layer() {
     let kiln = Kiln::new();

@@ -48,6 +48,7 @@ fn id(kiln: &Kiln) -> String {
     kiln.run(["images", "--no-trunc", "-q", "test"]).ok().line()
 }
 
+/// SEMANTICS 60
 #[test]
 fn nothing_runs_and_the_image_is_the_same_when_nothing_changed() {
     let kiln = Kiln::new();
@@ -71,6 +72,7 @@ fn nothing_runs_and_the_image_is_the_same_when_nothing_changed() {
     assert_eq!(id(&kiln), first_id);
 }
 
+/// SEMANTICS 60
 #[test]
 fn config_is_the_same_on_a_rebuild_without_any_step() {
     let kiln = Kiln::new();
@@ -81,6 +83,7 @@ fn config_is_the_same_on_a_rebuild_without_any_step() {
     assert_eq!(id(&kiln), first);
 }
 
+/// SEMANTICS 47
 #[test]
 fn new_times_of_the_same_files_hit() {
     let kiln = Kiln::new();
@@ -152,6 +155,7 @@ fn run_again_with_the_same_result_lets_what_follows_hit() {
     assert_eq!(ran(&other), ["RUN printf 'same\\n' > /out"], "{other}");
 }
 
+/// SEMANTICS 27
 #[test]
 fn changed_variables_miss_from_the_first_run_that_sees_them() {
     let kiln = Kiln::new();
@@ -182,6 +186,7 @@ fn changed_variables_miss_from_the_first_run_that_sees_them() {
     assert!(ran(&unseen).is_empty(), "{unseen}");
 }
 
+/// SEMANTICS 26
 #[test]
 fn declared_proxy_is_part_of_the_key() {
     let kiln = Kiln::new();

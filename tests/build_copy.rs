@@ -39,6 +39,7 @@ fn top(image: &Image) -> Vec<&str> {
     names.map(|name| name.trim_end_matches('/')).collect()
 }
 
+/// SEMANTICS 38
 #[test]
 fn source_directory_means_its_contents() {
     let kiln = Kiln::new();
@@ -52,6 +53,7 @@ fn source_directory_means_its_contents() {
     }
 }
 
+/// SEMANTICS 38
 #[test]
 fn whole_context_goes_into_the_working_directory() {
     let kiln = Kiln::new();
@@ -66,6 +68,7 @@ fn whole_context_goes_into_the_working_directory() {
     assert_eq!(image.tree.file("/w/d/y").content(), b"y");
 }
 
+/// SEMANTICS 39
 #[test]
 fn destination_is_a_directory_with_a_slash_or_where_one_is() {
     let kiln = Kiln::new();
@@ -91,6 +94,7 @@ fn destination_is_a_directory_with_a_slash_or_where_one_is() {
     }
 }
 
+/// SEMANTICS 40
 #[test]
 fn sources_never_leave_the_context() {
     let kiln = Kiln::new();
@@ -113,6 +117,7 @@ fn sources_never_leave_the_context() {
     }
 }
 
+/// SEMANTICS 41
 #[test]
 fn wildcards_match_within_one_component() {
     let kiln = Kiln::new();
@@ -144,6 +149,7 @@ fn wildcards_match_within_one_component() {
     assert_eq!(below(&image, "/rest"), ["b.txt"]);
 }
 
+/// SEMANTICS 42
 #[test]
 fn top_link_is_followed_and_nested_ones_are_copied() {
     let kiln = Kiln::new();
@@ -172,6 +178,7 @@ fn top_link_is_followed_and_nested_ones_are_copied() {
     assert_eq!(image.tree.file("/e").content(), b"x");
 }
 
+/// SEMANTICS 42
 #[test]
 fn links_of_the_destination_resolve_within_the_image() {
     let kiln = Kiln::new();
@@ -189,6 +196,7 @@ fn links_of_the_destination_resolve_within_the_image() {
     }
 }
 
+/// SEMANTICS 43
 #[test]
 fn directory_and_other_files_do_not_replace_each_other() {
     let kiln = Kiln::new();
@@ -241,6 +249,7 @@ fn file_replaces_a_file_and_a_link() {
     );
 }
 
+/// SEMANTICS 44
 #[test]
 fn files_of_the_context_are_roots_whatever_the_user() {
     let kiln = Kiln::new();
@@ -255,6 +264,7 @@ fn files_of_the_context_are_roots_whatever_the_user() {
     }
 }
 
+/// SEMANTICS 44
 #[test]
 fn owners_in_another_stage_are_kept_but_for_the_top() {
     let kiln = Kiln::new();
@@ -281,6 +291,7 @@ fn owners_in_another_stage_are_kept_but_for_the_top() {
     assert_eq!(of("/file"), (7, 8, 0o4711));
 }
 
+/// SEMANTICS 45
 #[test]
 fn chown_takes_names_and_numbers() {
     let kiln = Kiln::new();
@@ -310,6 +321,7 @@ fn chown_takes_names_and_numbers() {
     }
 }
 
+/// SEMANTICS 45
 #[test]
 fn chown_to_an_unknown_name_is_an_error() {
     let kiln = Kiln::new();
@@ -333,6 +345,7 @@ fn chown_to_an_unknown_name_is_an_error() {
         .fails_with("no user \"app\"");
 }
 
+/// SEMANTICS 46
 #[test]
 fn chmod_is_octal_or_symbolic() {
     let kiln = Kiln::new();
@@ -377,6 +390,7 @@ fn chmod_is_octal_or_symbolic() {
     }
 }
 
+/// SEMANTICS 47
 #[test]
 fn files_keep_their_times_and_created_directories_get_the_present() {
     let kiln = Kiln::new();
@@ -401,6 +415,7 @@ fn files_keep_their_times_and_created_directories_get_the_present() {
     }
 }
 
+/// SEMANTICS 47
 #[test]
 fn source_date_epoch_dates_created_directories() {
     let kiln = Kiln::new();
@@ -421,6 +436,7 @@ fn layer_has_what_was_copied_and_its_parents_only() {
     assert_eq!(top(&image), ["etc", "etc/sub", "etc/sub/x"]);
 }
 
+/// SEMANTICS 50
 #[test]
 fn hard_links_stay_and_the_marks_of_a_workstation_do_not() {
     let kiln = Kiln::new();
@@ -440,6 +456,7 @@ fn hard_links_stay_and_the_marks_of_a_workstation_do_not() {
     assert_eq!(image.tree.file("/e/b").content(), b"same");
 }
 
+/// SEMANTICS 50
 #[test]
 fn xattrs_of_another_stage_are_kept() {
     let kiln = Kiln::new();
@@ -468,6 +485,7 @@ fn fifo_and_empty_directory_are_copied_and_a_socket_is_not() {
     assert_eq!(image.tree.file("/d/fifo").mode, 0o700);
 }
 
+/// SEMANTICS 15
 #[test]
 fn heredoc_is_a_file_of_the_layer() {
     let kiln = Kiln::new();
@@ -505,6 +523,7 @@ fn names_that_mean_something_elsewhere_are_plain_here() {
     assert_eq!(below(&image, "/d"), ["$HOME", "-x", "\u{fc}\n"]);
 }
 
+/// SEMANTICS 62
 #[test]
 fn file_named_like_a_whiteout_is_an_error() {
     let kiln = Kiln::new();

@@ -24,6 +24,7 @@ fn paths(image: &Image) -> Vec<String> {
         .collect()
 }
 
+/// SEMANTICS 53
 #[test]
 fn last_rule_that_matches_wins() {
     assert_eq!(
@@ -35,6 +36,7 @@ fn last_rule_that_matches_wins() {
     );
 }
 
+/// SEMANTICS 53
 #[test]
 fn matched_directory_covers_what_is_in_it() {
     assert_eq!(
@@ -57,6 +59,7 @@ fn double_star_crosses_directories_and_star_does_not() {
     );
 }
 
+/// SEMANTICS 53
 #[test]
 fn rules_are_trimmed_and_cleaned() {
     assert_eq!(
@@ -68,6 +71,7 @@ fn rules_are_trimmed_and_cleaned() {
     );
 }
 
+/// SEMANTICS 54
 #[test]
 fn characters_of_regular_expressions_are_plain() {
     assert_eq!(
@@ -81,6 +85,7 @@ fn characters_of_regular_expressions_are_plain() {
     );
 }
 
+/// SEMANTICS 54
 #[test]
 fn dockerfile_that_is_ignored_is_still_read() {
     assert_eq!(kept("Dockerfile\n.dockerignore\n", &["x"]), ["x"]);
@@ -88,6 +93,7 @@ fn dockerfile_that_is_ignored_is_still_read() {
     assert!(kept("*\n", &["x", "d/y"]).is_empty());
 }
 
+/// SEMANTICS 54
 #[test]
 fn directory_of_a_file_that_came_back_keeps_its_mode() {
     let kiln = Kiln::new();
@@ -102,6 +108,7 @@ fn directory_of_a_file_that_came_back_keeps_its_mode() {
     assert_eq!(image.tree.file("/c/d").mode, 0o2750);
 }
 
+/// SEMANTICS 54
 #[test]
 fn file_of_the_dockerfile_goes_before_those_of_the_context() {
     let kiln = Kiln::new();
@@ -138,6 +145,7 @@ fn file_of_the_dockerfile_goes_before_those_of_the_context() {
     assert_eq!(build(&[]), ["a", "c"]);
 }
 
+/// SEMANTICS 54
 #[test]
 fn other_stages_are_not_subject_to_it() {
     let kiln = Kiln::new();
@@ -165,6 +173,7 @@ fn wildcards_do_not_match_what_is_ignored() {
     assert_eq!(paths(&kiln.image("test")), ["a.txt"]);
 }
 
+/// SEMANTICS 41
 #[test]
 fn ignored_source_is_an_error_that_names_the_rule() {
     let kiln = Kiln::new();
@@ -221,6 +230,7 @@ fn wrong_rule_is_an_error_with_its_place() {
     }
 }
 
+/// SEMANTICS 53
 #[test]
 fn directory_that_can_not_be_read_does_no_harm_where_it_is_ignored() {
     let kiln = Kiln::new();

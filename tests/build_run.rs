@@ -37,6 +37,7 @@ fn top(image: &Image) -> Vec<&str> {
 
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// SEMANTICS 37, SEMANTICS 72
 #[test]
 fn environment_is_that_of_the_dockerfile_and_nothing_else() {
     let kiln = Kiln::new().env("CALLER", "leaks").env("ARGUMENT", "leaks");
@@ -51,6 +52,7 @@ fn environment_is_that_of_the_dockerfile_and_nothing_else() {
     );
 }
 
+/// SEMANTICS 72
 #[test]
 fn process_inherits_nothing_of_the_caller() {
     let kiln = Kiln::new();
@@ -85,6 +87,7 @@ fn process_inherits_nothing_of_the_caller() {
     assert_eq!(text(&image, "/hostname"), "kiln\n");
 }
 
+/// SEMANTICS 26, SEMANTICS 37
 #[test]
 fn proxy_arguments_reach_the_command_in_both_spellings_and_leave_no_trace() {
     let kiln = Kiln::new();
@@ -103,6 +106,7 @@ fn proxy_arguments_reach_the_command_in_both_spellings_and_leave_no_trace() {
     assert!(!image.config.to_string().contains("proxy.invalid"));
 }
 
+/// SEMANTICS 33
 #[test]
 fn users_by_name_and_number_have_their_groups() {
     let kiln = Kiln::new();
@@ -135,6 +139,37 @@ fn users_by_name_and_number_have_their_groups() {
     assert_eq!((node.uid, node.gid), (4321, 9));
 }
 
+/// SEMANTICS 13
+#[test]
+fn document_of_a_run_is_expanded_by_its_shell_alone() {
+    let kiln = Kiln::new();
+    let image = built(
+        &kiln,
+        "ARG A=arg\nRUN <<EOF\necho '$A' \"$A\" ${A#a} > /script\nEOF\n\
+         RUN cat > /quoted <<'EOF'\n$A\nEOF\nRUN cat > /plain <<EOF\n$A \\$A\nEOF\n",
+    );
+    assert_eq!(text(&image, "/script"), "$A arg rg\n");
+    assert_eq!(text(&image, "/quoted"), "$A\n");
+    assert_eq!(text(&image, "/plain"), "arg $A\n");
+}
+
+/// SEMANTICS 37
+#[test]
+fn build_argument_names_the_host() {
+    let kiln = Kiln::new();
+    let dockerfile = format!("FROM {}\nRUN hostname > /name\n", base());
+    kiln.build_with(
+        &["--build-arg", "BUILDKIT_SANDBOX_HOSTNAME=elsewhere"],
+        &dockerfile,
+        &[],
+    )
+    .ok();
+    assert_eq!(text(&kiln.image("test"), "/name"), "elsewhere\n");
+    kiln.build(&dockerfile, &[]).ok();
+    assert_eq!(text(&kiln.image("test"), "/name"), "kiln\n");
+}
+
+/// SEMANTICS 32
 #[test]
 fn env_home_wins_over_passwd() {
     let kiln = Kiln::new();
@@ -167,6 +202,7 @@ fn working_directory_that_was_removed_is_made_again() {
     assert_eq!(text(&image, "/pwd"), "/gone\n");
 }
 
+/// SEMANTICS 32
 #[test]
 fn shell_form_uses_shell_and_exec_form_none() {
     let kiln = Kiln::new();
@@ -189,6 +225,7 @@ fn shell_form_uses_shell_and_exec_form_none() {
     );
 }
 
+/// SEMANTICS 37
 #[test]
 fn network_none_has_a_loopback_that_is_up_and_nothing_else() {
     let kiln = Kiln::new();
@@ -221,6 +258,7 @@ fn network_option_counts_for_all_runs_but_those_that_say_otherwise() {
     assert_eq!(text(&image, "/b"), host);
 }
 
+/// SEMANTICS 36
 #[test]
 fn mount_points_leave_nothing_in_an_image_that_has_none() {
     let kiln = Kiln::new();
@@ -245,6 +283,7 @@ fn run_that_changes_nothing_makes_an_empty_layer() {
     assert!(top(&image).is_empty(), "{:?}", top(&image));
 }
 
+/// SEMANTICS 36
 #[test]
 fn etc_is_not_changed_by_the_files_that_are_mounted_there() {
     let kiln = Kiln::new();
@@ -404,6 +443,7 @@ fn output_without_an_end_of_line_and_binary_output_do_no_harm() {
     assert!(!output.stderr().contains('\u{1b}'), "{output}");
 }
 
+/// SEMANTICS 37
 #[test]
 fn empty_run_is_refused_in_exec_form() {
     let kiln = Kiln::new();

@@ -207,3 +207,55 @@ fn command_that_only_reads_ends_by_the_signal_itself() {
         "{status:?} {stderr}"
     );
 }
+
+#[test]
+fn signal_leaves_nothing_of_what_a_step_has_mounted() {
+    let (kiln, base, marker) = (Kiln::new(), Registry::shared().busybox(), unique_marker());
+    let key = kiln.sandbox().join("key");
+    let mut keygen = std::process::Command::new("ssh-keygen");
+    keygen
+        .args(["-q", "-t", "ed25519", "-N", "", "-f"])
+        .arg(&key);
+    support::run(&mut keygen, Duration::from_secs(20)).ok();
+    let dockerfile = format!(
+        "FROM {base}\nRUN --mount=target=/src,rw --mount=target=/ro --mount=type=cache,target=/c,sharing=locked \
+         --mount=type=secret,id=s,required --mount=type=tmpfs,target=/t --mount=type=ssh,required \
+         --mount=from={base},target=/image,rw touch /c/kept /src/new /t/f && sleep {marker}\n"
+    );
+    let context = kiln
+        .sandbox()
+        .directory("stuck", &[("Dockerfile", &dockerfile)]);
+    let context = context.to_str().unwrap();
+    let (secret, ssh) = ("id=s,env=PATH", format!("default={}", key.display()));
+    let build = [
+        "build",
+        "--progress",
+        "plain",
+        "--secret",
+        secret,
+        "--ssh",
+        &ssh,
+        context,
+    ];
+    let child = start(&kiln, &build);
+    wait_until("the step", || !processes_with(&marker).is_empty());
+    // Another one waits for the cache: that ends at once too.
+    let second = start(&kiln, &build);
+    thread::sleep(Duration::from_millis(500));
+    let (status, stderr) = end_with(Signal::SIGINT, second);
+    assert_eq!(status.code(), Some(130), "{stderr}");
+    assert!(stderr.contains("waiting for the cache \"/c\""), "{stderr}");
+    let (status, stderr) = end_with(Signal::SIGINT, child);
+    assert_eq!(status.code(), Some(130), "{stderr}");
+    // The agent too: its socket was below the store.
+    assert_no_process_with(kiln.store().to_str().unwrap(), Duration::from_millis(500));
+    assert_swept(&kiln);
+    // The lock is free again, and the cache has what it had.
+    let dockerfile =
+        format!("FROM {base}\nRUN --mount=type=cache,target=/c,sharing=locked ls /c > /out\n");
+    kiln.build(&dockerfile, &[]).ok();
+    assert_eq!(
+        kiln.run(["run", "test", "cat", "/out"]).ok().stdout(),
+        "kept\n"
+    );
+}

@@ -1,15 +1,12 @@
-//! Mutated Dockerfiles, ignore files and layers: nothing panics, hangs or leaves its directory.
-//! Long, so `ci/soak` runs it; the seed is printed.
+//! Mutated layers: nothing panics, hangs or leaves its directory. Long, so `ci/soak` runs it; the
+//! seed is printed. Dockerfiles and ignore files are fuzzed by coverage, see `tests/fuzz/run`.
 
 mod support;
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use kiln::context::ignore::IgnoreFile;
-use kiln::dockerfile::{self, Source};
 use kiln::layer::{ApplyMode, ApplyOptions, Limits, Ownership, View, apply};
 
 use support::{Sandbox, say, soak_only};
@@ -82,66 +79,6 @@ fn fuzz(target: &str, seeds: &[Vec<u8>], dictionary: &[&[u8]], mut case: impl Fn
     }
     say(&format!("{target}: {count} inputs"));
     assert!(count > 100, "{count}");
-}
-
-fn dockerfiles() -> Vec<Vec<u8>> {
-    let oracle = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle");
-    let cases = std::fs::read_dir(oracle).unwrap();
-    cases
-        .map(|case| std::fs::read(case.unwrap().path().join("Dockerfile")).unwrap())
-        .collect()
-}
-
-#[test]
-fn mutated_dockerfiles_are_parsed_or_refused() {
-    soak_only!();
-    let words: [&[u8]; 16] = [
-        b"FROM ",
-        b"RUN ",
-        b"\\\n",
-        b"<<EOF\n",
-        b"EOF\n",
-        b"${a:-",
-        b"}",
-        b"--mount=type=",
-        b"[\"",
-        b"\"]",
-        b"# escape=`\n",
-        b"\n",
-        b"ONBUILD ",
-        b"COPY --from=",
-        b"'",
-        b"\xc3\xa9",
-    ];
-    fuzz("dockerfile", &dockerfiles(), &words, |input| {
-        let text = String::from_utf8_lossy(input);
-        let source = Source::new("Dockerfile", text.as_ref());
-        match dockerfile::parse(&source) {
-            Ok(file) => {
-                if let Err(found) = file.plan(None, &BTreeMap::new(), &BTreeMap::new()) {
-                    assert!(!found.render(&source).is_empty());
-                }
-            }
-            Err(found) => assert!(!found.render(&source).is_empty()),
-        }
-    });
-}
-
-#[test]
-fn mutated_ignore_files_decide_or_are_refused() {
-    soak_only!();
-    let seeds = [b"*.log\n!important.log\n**/node_modules\nsrc/[a-z]*\n# note\n/x/../y\n".to_vec()];
-    let words: [&[u8]; 10] = [
-        b"**", b"!", b"[", b"]", b"\\", b"/", b"?", b"*", b"\n", b"..",
-    ];
-    fuzz("ignore file", &seeds, &words, |input| {
-        if let Ok(ignore) = IgnoreFile::parse(input, ".dockerignore") {
-            for path in ["a", "src/abc/d.log", "x/node_modules/y", "important.log"] {
-                let _ = ignore.decide(path.as_bytes());
-                let _ = ignore.may_reinclude_below(path.as_bytes());
-            }
-        }
-    });
 }
 
 #[test]

@@ -60,7 +60,7 @@ fn rmi_keeps_what_the_cache_or_another_image_needs_and_removes_the_rest() {
     kiln.run(["tag", "test", "other"]).ok();
 
     for record in names_in(&kiln, "cache") {
-        fs::remove_file(kiln.store().join("cache").join(record)).unwrap();
+        fs::remove_dir_all(kiln.store().join("cache").join(record)).unwrap();
     }
     kiln.run(["rmi", "test"]).ok();
     assert_eq!(names_in(&kiln, "layers"), all);

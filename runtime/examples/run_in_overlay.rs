@@ -7,7 +7,7 @@ use std::fs::create_dir;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use kiln_runtime::{Builder, Layers, Overlay, OverlayKind};
+use kiln_runtime::{Builder, Layers, Overlay, OverlayKind, Upper};
 
 mod options;
 
@@ -35,8 +35,10 @@ fn run() -> Result<ExitCode, Box<dyn Error>> {
     nix::unistd::chown(&upper, Some(1.into()), Some(1.into()))?;
     let layers = Layers {
         lowers: &lowers,
-        upper: &upper,
-        work: &work,
+        upper: Some(Upper {
+            changes: &upper,
+            work: &work,
+        }),
         scratch: &scratch,
     };
     let overlay = Overlay::mount(&builder, &layers, kind)?;

@@ -69,6 +69,16 @@ pub struct HostHelper {
     pid: libc::pid_t,
 }
 
+/// A process outside the namespace that ends with this value, or with the builder.
+#[derive(Debug)]
+pub struct HostProcess(OwnedFd);
+
+impl Drop for HostProcess {
+    fn drop(&mut self) {
+        let _ = process::send_signal(self.0.as_fd(), Signal::SIGTERM);
+    }
+}
+
 impl Drop for HostHelper {
     fn drop(&mut self) {
         // It ends at the end of its socket. Unwaited for it would stay a zombie where process 1
@@ -109,6 +119,17 @@ impl HostHelper {
     /// The helper is gone.
     pub(crate) fn kill_at_end(&self, pidfd: BorrowedFd<'_>) -> io::Result<()> {
         self.send(KILL_AT_END, pidfd.as_raw_fd())
+    }
+
+    /// Takes a process that a program has left in the background: it ends when the value does,
+    /// or with this process, however that ends.
+    ///
+    /// # Errors
+    /// There is no such process; the helper is gone.
+    pub fn adopt(&self, pid: i32) -> io::Result<HostProcess> {
+        let process = HostProcess(process::open_process(pid)?);
+        self.kill_at_end(process.0.as_fd())?;
+        Ok(process)
     }
 
     fn send(&self, what: u8, fd: RawFd) -> io::Result<()> {

@@ -7,6 +7,7 @@
 //!
 //! The crate is a leaf: it knows no image, no Dockerfile and no registry.
 
+mod attached;
 mod builder;
 pub mod capability;
 mod error;
@@ -21,10 +22,11 @@ mod step;
 pub mod subid;
 pub mod sys;
 
+pub use attached::Attached;
 pub use builder::Builder;
 pub use error::Error;
 pub use features::{HostFeatures, OverlayChoice, overlay_kind};
-pub use host::{HostHelper, OUTPUT_LIMIT, Output};
-pub use overlay::{Layers, Overlay, OverlayKind, mount_directory, mount_file};
-pub use spec::{Mount, Network, Spec, User};
+pub use host::{HostHelper, HostProcess, OUTPUT_LIMIT, Output};
+pub use overlay::{Layers, Overlay, OverlayKind, Upper, mount_directory, mount_file, mount_tmpfs};
+pub use spec::{Create, Mount, Network, Spec, User};
 pub use step::{Exit, Killer, Step};

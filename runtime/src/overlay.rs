@@ -34,12 +34,33 @@ pub enum OverlayKind {
 pub struct Layers<'a> {
     /// What lies below, top first. At least one.
     pub lowers: &'a [PathBuf],
-    /// Where changes go.
-    pub upper: &'a Path,
-    /// An empty directory on the file system of `upper`.
-    pub work: &'a Path,
+    /// Where changes go; none for a read-only overlay, which has two lowers at least.
+    pub upper: Option<Upper<'a>>,
     /// An empty directory that fuse-overlayfs may be mounted on.
     pub scratch: &'a Path,
+}
+
+/// Where the changes of an overlay go.
+#[derive(Clone, Copy)]
+pub struct Upper<'a> {
+    /// The changed tree.
+    pub changes: &'a Path,
+    /// An empty directory on the same file system.
+    pub work: &'a Path,
+}
+
+impl Layers<'_> {
+    /// Returns how errors name the overlay.
+    fn describe(&self) -> String {
+        let count = self.lowers.len();
+        match &self.upper {
+            Some(upper) => format!(
+                "overlay of {count} lowers, upper {}",
+                upper.changes.display()
+            ),
+            None => format!("overlay of {count} lowers"),
+        }
+    }
 }
 
 /// A mounted overlay.
@@ -152,17 +173,17 @@ fn kernel(layers: &Layers<'_>) -> Result<OwnedFd, Error> {
             other => other?,
         };
     }
-    set_dir(c"upperdir", layers.upper)?;
-    set_dir(c"workdir", layers.work)?;
-    for flag in [c"userxattr", c"volatile"] {
+    let mut flags = vec![c"userxattr"];
+    if let Some(upper) = &layers.upper {
+        set_dir(c"upperdir", upper.changes)?;
+        set_dir(c"workdir", upper.work)?;
+        flags.push(c"volatile");
+    }
+    for flag in flags {
         let call = format!("fsconfig(overlay, {})", flag.to_string_lossy());
         context.set(flag, None).map_err(failed(call))?;
     }
-    let call = format!(
-        "fsmount(overlay of {} lowers, upper {})",
-        layers.lowers.len(),
-        layers.upper.display()
-    );
+    let call = format!("fsmount({})", layers.describe());
     context.mount(Attributes::NONE).map_err(failed(call))
 }
 
@@ -177,12 +198,11 @@ fn kernel_by_mount(layers: &Layers<'_>) -> Result<OwnedFd, Error> {
         Error::call(format!("mkdir({}/…)", layers.scratch.display()), errno)
     };
     let (links, lowerdir, mountpoint) = short_names(layers).map_err(io)?;
-    let options = format!("lowerdir={lowerdir},upperdir=u,workdir=w,userxattr,volatile");
-    let call = format!(
-        "mount(overlay of {} lowers, upper {})",
-        layers.lowers.len(),
-        layers.upper.display()
-    );
+    let options = match &layers.upper {
+        Some(_) => format!("lowerdir={lowerdir},upperdir=u,workdir=w,userxattr,volatile"),
+        None => format!("lowerdir={lowerdir},userxattr"),
+    };
+    let call = format!("mount({})", layers.describe());
     if options.len() > 4095 {
         return Err(Error::call(call, Errno::E2BIG));
     }
@@ -224,8 +244,10 @@ fn short_names(layers: &Layers<'_>) -> std::io::Result<(PathBuf, String, PathBuf
         link(&name, lower)?;
         names.push(name);
     }
-    link("u", layers.upper)?;
-    link("w", layers.work)?;
+    if let Some(upper) = &layers.upper {
+        link("u", upper.changes)?;
+        link("w", upper.work)?;
+    }
     Ok((links, names.join(":"), mountpoint))
 }
 
@@ -239,12 +261,16 @@ fn fuse(builder: &Builder, layers: &Layers<'_>) -> Result<Overlay, Error> {
     // A file and not a pipe: nobody reads while it runs, and a full pipe would stop it.
     let log = layers.scratch.join("fuse-overlayfs.log");
     let stderr = std::fs::File::create(&log).map_err(trouble("log"))?;
+    let options = match &layers.upper {
+        Some(_) => format!("lowerdir={lowerdir},upperdir=u,workdir=w"),
+        None => format!("lowerdir={lowerdir}"),
+    };
     let mut command = Command::new("fuse-overlayfs");
     command
         .current_dir(&links)
         .arg("-f")
         .arg("-o")
-        .arg(format!("lowerdir={lowerdir},upperdir=u,workdir=w"))
+        .arg(options)
         .arg(&mountpoint)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -317,4 +343,36 @@ pub fn mount_file(path: &Path, read_only: bool) -> Result<OwnedFd, Error> {
             .map_err(|e| Error::call("mount_setattr(MOUNT_ATTR_RDONLY)", e))?;
     }
     Ok(mount)
+}
+
+/// Returns a new tmpfs, attached nowhere, for [`crate::Mount::source`]: with a limit in bytes,
+/// or half of the memory. Owner and group of its root are ids of the builder.
+///
+/// # Errors
+/// [`Error::Call`] with the kernel's own words.
+pub fn mount_tmpfs(size: Option<u64>, mode: u32, (uid, gid): (u32, u32)) -> Result<OwnedFd, Error> {
+    let context = FsContext::open(c"tmpfs").map_err(|e| Error::call("fsopen(tmpfs)", e))?;
+    let options = [
+        (c"mode", Some(format!("{mode:o}"))),
+        (c"uid", Some(uid.to_string())),
+        (c"gid", Some(gid.to_string())),
+        (c"size", size.map(|size| size.to_string())),
+    ];
+    let failed = |call: String| {
+        let context = &context;
+        move |errno| Error::Call {
+            call,
+            errno,
+            detail: context.message(),
+        }
+    };
+    for (key, value) in options {
+        let Some(value) = value else { continue };
+        let call = format!("fsconfig(tmpfs, {}={value})", key.to_string_lossy());
+        let value = CString::new(value).map_err(|_| Error::NulByte("mount option"))?;
+        context.set(key, Some(&value)).map_err(failed(call))?;
+    }
+    context
+        .mount(Attributes::NOSUID)
+        .map_err(failed("fsmount(tmpfs)".to_owned()))
 }

@@ -41,6 +41,13 @@ pub(crate) enum Op {
     Enter(CString),
     /// Attaches a mount that the builder has prepared.
     Attach { mount: RawFd, target: CString },
+    /// Makes an empty directory or file in a directory, unless something of that name is there.
+    /// No symbolic link is followed to the directory.
+    Ensure {
+        parent: CString,
+        name: CString,
+        directory: bool,
+    },
     /// Creates an empty file (with a mode), for something to be attached to.
     CreateFile(CString, u32),
     /// Creates a directory with a mode.
@@ -109,6 +116,10 @@ impl fmt::Display for Op {
             }
             Op::Enter(path) => write!(f, "openat2(/{})", path.to_string_lossy()),
             Op::Attach { target, .. } => write!(f, "move_mount(/{})", target.to_string_lossy()),
+            Op::Ensure { parent, name, .. } => {
+                let (parent, name) = (parent.to_string_lossy(), name.to_string_lossy());
+                write!(f, "mkdirat(/{parent}, {name})")
+            }
             Op::CreateFile(path, mode) => {
                 write!(f, "openat(/{}, O_CREAT, {mode:o})", path.to_string_lossy())
             }

@@ -55,11 +55,26 @@ pub enum Network {
     None,
 }
 
-/// Something mounted over the root. The target must exist there.
+/// Something mounted over the root.
 pub struct Mount {
     /// Where, below the root; symbolic links are resolved inside.
     pub target: Vec<u8>,
-    /// What: a mount that is attached nowhere, from [`crate::mount_directory`] or
-    /// [`crate::mount_file`].
+    /// What: a mount that is attached nowhere, from [`crate::mount_directory`],
+    /// [`crate::mount_file`], [`crate::mount_tmpfs`] or [`crate::Attached::part`].
     pub source: OwnedFd,
+    /// Whether the target is made where it is missing.
+    pub create: Create,
+}
+
+/// What is made where the target of a mount is missing. That is written to whatever is mounted
+/// there by then: an earlier mount, or the root itself. No symbolic link is followed to it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Create {
+    /// Nothing: the target must exist.
+    #[default]
+    Never,
+    /// An empty directory, with its parents.
+    Directory,
+    /// An empty file, with its parents.
+    File,
 }

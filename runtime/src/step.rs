@@ -16,7 +16,7 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use crate::builder::{Builder, disabled};
 use crate::error::Error;
 use crate::plan::{Exec, Op, Plan};
-use crate::spec::{Network, Spec};
+use crate::spec::{Create, Network, Spec};
 use crate::sys::child::{self, Failure, Vectors};
 use crate::sys::mount::{self, Attributes};
 use crate::sys::process;
@@ -340,13 +340,26 @@ fn compile(spec: Spec, ids: u32, kept: &mut Kept) -> Result<Plan, Error> {
         optional: true,
     });
     for mount in spec.mounts {
-        let mut target = mount.target;
-        while target.first() == Some(&b'/') {
-            target.remove(0);
+        let components = mount.target.split(|b| *b == b'/').filter(|c| !c.is_empty());
+        let components: Vec<&[u8]> = components.collect();
+        let made = match mount.create {
+            Create::Never => 0,
+            Create::Directory | Create::File => components.len(),
+        };
+        for index in 0..made {
+            let parent = match &components[..index] {
+                [] => b".".to_vec(),
+                parents => parents.join(&b'/'),
+            };
+            ops.push(Op::Ensure {
+                parent: c(parent, "mount target")?,
+                name: c(components[index], "mount target")?,
+                directory: index + 1 < made || mount.create == Create::Directory,
+            });
         }
         ops.push(Op::Attach {
             mount: kept.keep(mount.source)?,
-            target: c(target, "mount target")?,
+            target: c(components.join(&b'/'), "mount target")?,
         });
     }
     for path in MASKED {

@@ -2,16 +2,24 @@
 
 use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
+
+use super::Build;
 use super::error::Step;
-use super::{Build, stage::State};
-use crate::image::{Algorithm, DiffId, Hasher};
+use super::key::Inputs;
+use super::pipeline::{Committed, Made, Stream};
+use crate::event::Event;
+use crate::image::{Algorithm, ChainId, DiffId, Hasher};
 use crate::layer::{
-    LayerDir, LayerMeta, LayerWriter, Omit, Plan, StreamStats, UpperKind, View, diff, write_tar,
+    Assembled, Diff, LayerDir, LayerMeta, LayerWriter, Overrides, Plan, View, diff, write_tar,
 };
-use crate::store::{IoContext, Layer, StepRecord};
+use crate::store::{IoContext, Layer, Stack, StepRecord};
+
+/// A layer with more bytes of zeros in holes than this is worth a word.
+const HOLES: u64 = 1 << 30;
 
 /// Hashes what is written to it.
 struct Sink(Hasher);
@@ -28,13 +36,12 @@ impl Write for Sink {
 }
 
 impl Build<'_> {
-    /// Writes a layer on top of a stage without a sandbox. `below` is what it may refer to.
-    pub(super) fn write_layer(
+    /// Writes a tree for a layer without a sandbox. `below` is what it may refer to.
+    pub(super) fn write_tree(
         &self,
-        state: &State,
         below: &View,
         fill: impl FnOnce(&mut LayerWriter<'_>) -> Step<()>,
-    ) -> Step<Arc<Layer>> {
+    ) -> Step<(PathBuf, Overrides)> {
         let staged = self.shop.session.directory()?;
         let fs = staged.join("fs");
         std::fs::create_dir(&fs).at("cannot create", &fs)?;
@@ -44,96 +51,72 @@ impl Build<'_> {
             LayerWriter::new(directory.as_fd(), below, ownership)?.with_now(self.time_of_new());
         fill(&mut writer)?;
         let written = writer.finish()?;
-        self.commit(state, below, &staged, UpperKind::Overlay, written.overrides)
+        Ok((staged, written.overrides))
     }
 
-    /// Turns a directory of the session with a changed tree in `fs` into a layer on top of a
-    /// stage: what differs from `lower` belongs to it. Where a layer with the same content but other times is recorded there, that one
-    /// is taken: so what follows finds its records again.
-    pub(super) fn commit(
+    /// Writes a planned tree for a layer, and hashes its stream meanwhile. `below` is what it
+    /// was planned on top of.
+    pub(super) fn write_plan(
         &self,
-        state: &State,
-        lower: &View,
-        staged: &Path,
-        kind: UpperKind,
-        overrides: crate::layer::Overrides,
-    ) -> Step<Arc<Layer>> {
-        let store = self.shop.store;
-        let fs = staged.join("fs");
-        let opened = nix::fcntl::open(
-            &fs,
-            nix::fcntl::OFlag::O_RDONLY
-                | nix::fcntl::OFlag::O_DIRECTORY
-                | nix::fcntl::OFlag::O_CLOEXEC,
-            nix::sys::stat::Mode::empty(),
-        )
-        .at("cannot open", &fs)?;
-        let directory = LayerDir::new(opened, store.form().ownership).with_overrides(overrides);
-        let changes = diff(&directory, lower, kind)?;
-        let directory = directory
-            .with_overrides(changes.overrides.clone())
-            .with_own_root(!changes.omit.root);
-        let mut sink = Sink(Hasher::new(Algorithm::Sha256));
-        let stats = write_tar(&directory, &changes.omit, &mut sink)?;
-        let meta = LayerMeta {
-            diff_id: DiffId(sink.0.finish()),
-            content_id: Some(stats.content_id),
-            omit: changes.omit.clone(),
-            overrides: changes.overrides,
-            // What is in the tree and not in the stream holds on top of this very stack only.
-            self_contained: changes.self_contained
-                && changes.omit.entries.is_empty()
-                && changes.omit.opaque.is_empty(),
-            size: stats.size_bytes,
-            entries: stats.entries,
-        };
-        self.adopt(state, staged, &stats, meta)
-    }
-
-    /// Writes a planned layer on top of a stage. Returns whether its files were still what they
-    /// had been when they were planned.
-    pub(super) fn assemble_layer(
-        &self,
-        state: &State,
         below: &View,
         plan: &Plan<'_>,
-    ) -> Step<(Arc<Layer>, bool)> {
+    ) -> Step<(PathBuf, Assembled, Stream)> {
         let staged = self.shop.session.directory()?;
         let fs = staged.join("fs");
         std::fs::create_dir(&fs).at("cannot create", &fs)?;
         let directory = std::fs::File::open(&fs).at("cannot open", &fs)?;
         let ownership = self.shop.store.form().ownership;
         let mut sink = Sink(Hasher::new(Algorithm::Sha256));
-        let made = plan.write(directory.as_fd(), below, ownership, &mut sink)?;
-        let meta = LayerMeta {
+        let assembled = plan.write(directory.as_fd(), below, ownership, &mut sink)?;
+        let stream = Stream {
             diff_id: DiffId(sink.0.finish()),
-            content_id: Some(made.stats.content_id),
-            omit: Omit {
-                root: true,
-                ..Omit::default()
-            },
-            overrides: made.overrides,
-            self_contained: true,
-            size: made.stats.size_bytes,
-            entries: made.stats.entries,
+            stats: assembled.stats,
         };
-        let layer = self.adopt(state, &staged, &made.stats, meta)?;
-        Ok((layer, made.is_stable))
+        Ok((staged, assembled, stream))
     }
 
-    /// Publishes a layer, or takes one that is recorded and differs in times only: so what
-    /// follows finds its records again.
-    fn adopt(
+    /// Opens a tree of the session.
+    pub(super) fn open_staged(&self, fs: &Path, overrides: &Overrides) -> Step<LayerDir> {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let opened = nix::fcntl::open(fs, flags, Mode::empty()).at("cannot open", fs)?;
+        let ownership = self.shop.store.form().ownership;
+        Ok(LayerDir::new(opened, ownership).with_overrides(overrides.clone()))
+    }
+
+    /// Turns a tree that a step has made into a layer on top of a stack: what differs from the
+    /// view over it belongs to it. Where a layer with the same content but other times is
+    /// recorded there, that one is taken: so what follows finds its records again. The step is
+    /// recorded, and its lock released.
+    pub(super) fn commit(
         &self,
-        state: &State,
-        staged: &Path,
-        stats: &StreamStats,
-        meta: LayerMeta,
-    ) -> Step<Arc<Layer>> {
+        stack: &Stack,
+        view: &View,
+        made: Made,
+        no_cache: bool,
+    ) -> Step<Committed> {
         let store = self.shop.store;
-        let below = state.stack.chain_id();
-        if stats.hole_bytes > 1 << 30 {
-            self.shop.reporter.report(crate::event::Event::Warning {
+        let below = stack.chain_id();
+        let directory = self.open_staged(&made.staged.join("fs"), &made.overrides)?;
+        let nothing = View::new(Vec::new());
+        let lower = if made.inputs.linked { &nothing } else { view };
+        let changes = match &made.stream {
+            Some(_) => Diff::whole(made.overrides.clone()),
+            None => diff(&directory, lower, made.kind)?,
+        };
+        let directory = directory
+            .with_overrides(changes.overrides.clone())
+            .with_own_root(!changes.omit.root);
+        let Stream { diff_id, stats } = match made.stream {
+            Some(stream) => stream,
+            None => {
+                let mut sink = Sink(Hasher::new(Algorithm::Sha256));
+                let stats = write_tar(&directory, &changes.omit, &mut sink)?;
+                let diff_id = DiffId(sink.0.finish());
+                Stream { diff_id, stats }
+            }
+        };
+        if stats.hole_bytes > HOLES {
+            self.shop.reporter.report(Event::Warning {
                 message: format!(
                     "a layer has {} of zeros in sparse files, which a registry gets in full",
                     stats.hole_bytes
@@ -145,25 +128,63 @@ impl Build<'_> {
             });
         }
         // What differs from a recorded layer in times only is taken for the same.
-        let mut key = self.key("content");
-        key.chain(below).bytes(&stats.content_id.0);
-        let key = key.finish();
-        if !self.options.no_cache
-            && let Some(StepRecord {
-                diff_id: Some(diff_id),
-                ..
-            }) = store.step_record(&key)
-            && let Some(layer) = store.layer(below, &diff_id)?
-        {
-            self.shop.session.discard(staged);
-            return Ok(layer);
-        }
-        let layer = store.publish_layer(below, staged, meta)?;
-        let record = StepRecord {
-            diff_id: Some(layer.meta.diff_id.clone()),
-            created: self.now.to_string(),
+        let content = self.key("content").bytes(&stats.content_id.0).finish();
+        let recorded = match store.step_record(&content.hash, below) {
+            Some(record) if !no_cache => store.layer(below, &record.diff_id)?,
+            _ => None,
         };
-        store.write_step_record(&key, &record)?;
-        Ok(layer)
+        let layer = match recorded {
+            Some(layer) => layer,
+            None => {
+                let meta = LayerMeta {
+                    diff_id,
+                    content_id: Some(stats.content_id),
+                    omit: changes.omit.clone(),
+                    overrides: changes.overrides,
+                    // What is in the tree and not in the stream holds on top of this very
+                    // stack only.
+                    self_contained: changes.self_contained
+                        && changes.omit.entries.is_empty()
+                        && changes.omit.opaque.is_empty(),
+                    size: stats.size_bytes,
+                    entries: stats.entries,
+                };
+                let layer = store.publish_layer(below, &made.staged, meta)?;
+                self.record(&content, below, &self.record_of(&layer))?;
+                layer
+            }
+        };
+        if made.is_sound {
+            let record = self.record_of(&layer);
+            for inputs in [Some(&made.inputs), made.also.as_ref()]
+                .into_iter()
+                .flatten()
+            {
+                self.record(inputs, below, &record)?;
+            }
+        }
+        Ok(Committed { layer, directory })
+    }
+
+    /// Returns the record of a layer that was made now.
+    fn record_of(&self, layer: &Layer) -> StepRecord {
+        StepRecord {
+            diff_id: layer.meta.diff_id.clone(),
+            created: self.now.to_string(),
+        }
+    }
+
+    /// Records what a step came to.
+    pub(super) fn record(
+        &self,
+        inputs: &Inputs,
+        below: Option<&ChainId>,
+        record: &StepRecord,
+    ) -> Step<()> {
+        let below = below.filter(|_| !inputs.linked);
+        Ok(self
+            .shop
+            .store
+            .write_step_record(&inputs.hash, below, record)?)
     }
 }

@@ -1,17 +1,18 @@
 //! COPY and ADD: files into a layer, without a mount and without a sandbox.
 
-use std::fs::File;
 use std::io::Read;
 
-use super::Build;
 use super::error::{Step, Trouble};
+use super::pipeline::Made;
+use super::recall::Recalled;
 use super::sources::{Entry, Selected, Tree};
 use super::stage::{Outcome, State};
+use super::{Build, Running};
 use crate::context::ignore::IgnoreFile;
 use crate::dockerfile::{AddFiles, Chmod, Files, Instruction, SourceArg, join_path};
 use crate::layer::{
     Assembly, Attributes, Compression, Content, FileKind, LayerError, LayerWriter, Limits, Plan,
-    Timestamp, View,
+    Timestamp, UpperKind, View,
 };
 use crate::sandbox;
 
@@ -47,11 +48,12 @@ struct Job<'a> {
 impl Build<'_> {
     pub(super) fn copy_step(
         &self,
-        state: &State,
+        state: &mut State,
         instruction: &Instruction,
         files: &Files,
         from: Option<View>,
         parents: bool,
+        step: &Running,
     ) -> Step<Outcome> {
         let tree = match &from {
             Some(view) => Tree::image(view),
@@ -61,14 +63,15 @@ impl Build<'_> {
             parents,
             extract: false,
         };
-        self.copy(state, instruction, files, tree, manner)
+        self.copy(state, instruction, files, tree, manner, step)
     }
 
     pub(super) fn add_step(
         &self,
-        state: &State,
+        state: &mut State,
         instruction: &Instruction,
         add: &AddFiles,
+        step: &Running,
     ) -> Step<Outcome> {
         for source in &add.files.sources {
             if let SourceArg::Path(word) = source {
@@ -92,27 +95,22 @@ impl Build<'_> {
             parents: false,
             extract: add.unpack != Some(false),
         };
-        self.copy(state, instruction, &add.files, tree, manner)
+        self.copy(state, instruction, &add.files, tree, manner, step)
     }
 
     fn copy(
         &self,
-        state: &State,
+        state: &mut State,
         instruction: &Instruction,
         files: &Files,
         tree: Tree<'_>,
         manner: Manner,
+        step: &Running,
     ) -> Step<Outcome> {
         let mut job = self.plan_copy(state, files, tree, manner)?;
         self.read_contents(&mut job)?;
         let created_by = format!("{} # buildkit", instruction.raw);
         let mut key = self.key(if manner.extract { "add" } else { "copy" });
-        // A linked layer does not depend on what lies below.
-        if files.link {
-            key.text("link");
-        } else {
-            key.text("on").chain(state.stack.chain_id());
-        }
         key.text(&job.destination)
             .number(job.into_directory.into())
             .text(&format!("{:?} {:?}", job.owner, job.chmod));
@@ -127,31 +125,46 @@ impl Build<'_> {
                 }
             }
         }
-        let key = key.finish();
-        if let Some(outcome) = self.recall(state, &key, &created_by)? {
-            return Ok(outcome);
-        }
+        // A linked layer does not depend on what lies below.
+        let inputs = match files.link {
+            true => key.finish_linked(),
+            false => key.finish(),
+        };
+        let turn = match self.recall(state, &inputs, &created_by, step)? {
+            Recalled::Hit(outcome) => return Ok(outcome),
+            Recalled::Miss(turn) => turn,
+        };
         let nothing = View::new(Vec::new());
         let below = if files.link { &nothing } else { &state.view };
-        let mut stable = true;
-        let layer = match job.plan(below, self.time_of_new())? {
+        // What changes while it is copied is no longer what the key was made of.
+        let mut is_sound = true;
+        let (staged, overrides, stream) = match job.plan(below, self.time_of_new())? {
             Some(plan) => {
-                let (layer, is_stable) = self.assemble_layer(state, below, &plan)?;
-                stable = is_stable;
-                layer
+                let (staged, assembled, stream) = self.write_plan(below, &plan)?;
+                is_sound = assembled.is_stable;
+                (staged, assembled.overrides, Some(stream))
             }
-            None => self.write_layer(state, below, |writer| {
-                for item in &job.items {
-                    stable &= job.write(writer, item)?;
-                }
-                Ok(())
-            })?,
+            None => {
+                let (staged, overrides) = self.write_tree(below, |writer| {
+                    for item in &job.items {
+                        is_sound &= job.write(writer, item)?;
+                    }
+                    Ok(())
+                })?;
+                (staged, overrides, None)
+            }
         };
-        // What changed while it was copied is no longer what the key was made of.
-        if stable {
-            self.record(&key, &layer)?;
-        }
-        Ok(Outcome::made(created_by, layer))
+        let made = Made {
+            staged,
+            kind: UpperKind::Overlay,
+            overrides,
+            stream,
+            inputs,
+            also: None,
+            is_sound,
+            lock: turn.lock,
+        };
+        Ok(Outcome::made(created_by, made))
     }
 
     /// Finds out what all files hold, and remembers it.
@@ -334,7 +347,7 @@ impl Job<'_> {
             let (_, mut reader) = Compression::decode(file).map_err(LayerError::Read)?;
             let destination = self.ensure_dir(writer, self.destination.as_bytes())?;
             writer.extract(&mut reader, &destination, self.owner, Limits::default())?;
-            return Ok(self.is_unchanged(&same, &selected.entries[0]));
+            return Ok(selected.entries[0].is_unchanged(&same));
         }
         let target = self.target_of(writer, &selected.name)?;
         self.write_entry(writer, selected, 0, &target, &target)
@@ -374,7 +387,7 @@ impl Job<'_> {
             FileKind::File => {
                 let file = selected.tree.view().open_file(&entry.node)?;
                 writer.put_file_from(path, &file, &attributes)?;
-                return Ok(self.is_unchanged(&file, entry));
+                return Ok(entry.is_unchanged(&file));
             }
             FileKind::Symlink => {
                 let link = selected.tree.view().read_link(&entry.node)?;
@@ -385,18 +398,6 @@ impl Job<'_> {
             kind => writer.put_special(path, kind, entry.node.stat.rdev, &attributes)?,
         }
         Ok(true)
-    }
-
-    fn is_unchanged(&self, file: &File, entry: &Entry) -> bool {
-        use std::os::unix::fs::MetadataExt;
-        let stat = &entry.node.stat;
-        file.metadata().is_ok_and(|now| {
-            now.size() == stat.size
-                && now.mtime() == stat.mtime.seconds
-                && now.mtime_nsec() == i64::from(stat.mtime.nanoseconds)
-                && now.ctime() == stat.ctime.seconds
-                && now.ctime_nsec() == i64::from(stat.ctime.nanoseconds)
-        })
     }
 
     /// Tells whether a file is an archive: whether, decompressed, it begins with a tar header.

@@ -7,6 +7,7 @@ use kiln_runtime::Exit;
 
 use crate::context::ContextError;
 use crate::dockerfile::{Diagnostic, Diagnostics, Source, Span};
+use crate::event::StepOutcome;
 use crate::store::StoreError;
 
 /// Why a build failed.
@@ -29,9 +30,9 @@ pub enum BuildError {
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The plan had no target.
-    #[error("nothing was built")]
-    NothingBuilt,
+    /// It was stopped from outside.
+    #[error("the build was canceled")]
+    Canceled,
 }
 
 impl BuildError {
@@ -74,6 +75,8 @@ pub(super) enum Trouble {
     Message { text: String, hint: Option<String> },
     /// A command that failed.
     Run(Box<RunFailure>),
+    /// The build is ending for another reason.
+    Canceled,
 }
 
 /// The result of one instruction.
@@ -130,17 +133,27 @@ impl Trouble {
                 source_text: source.clone(),
             },
             Trouble::Run(failure) => BuildError::Run(failure),
+            Trouble::Canceled => BuildError::Canceled,
+        }
+    }
+
+    /// Returns how a step ends that has this trouble.
+    pub(super) fn outcome(&self) -> (StepOutcome, Option<String>) {
+        match self {
+            Trouble::Canceled => (StepOutcome::Canceled, None),
+            trouble => (StepOutcome::Failed, Some(trouble.summary())),
         }
     }
 
     /// Returns one line for the progress.
-    pub(super) fn summary(&self) -> String {
+    fn summary(&self) -> String {
         match self {
             Trouble::Message { text, .. } => text.clone(),
             Trouble::Run(failure) => match failure.exit {
                 Exit::Code(code) => format!("exit code: {code}"),
                 Exit::Signal(signal) => format!("killed by signal {signal}"),
             },
+            Trouble::Canceled => "canceled".to_owned(),
         }
     }
 }
@@ -158,6 +171,7 @@ macro_rules! troubles {
 troubles!(
     crate::dockerfile::ExpandError,
     crate::dockerfile::MetadataError,
+    crate::dockerfile::MountError,
     crate::layer::LayerError,
     crate::registry::CredentialsError,
     crate::sandbox::SandboxError,

@@ -1,12 +1,12 @@
-//! Cache keys: a hash of all that a step can see.
+//! Cache keys: a hash of all that a step is given. What lies below it is asked for apart.
 
 use crate::image::ChainId;
 
 /// Part of every key. Changing it forgets all records: it changes with what a step makes of
 /// the same inputs, and with the form of keys.
-const VERSION: &str = "kiln-step-1";
+const VERSION: &str = "kiln-step-2";
 
-/// Collects what a step can see. Fields are named and have their length before them, so that
+/// Collects what a step is given. Fields are named and have their length before them, so that
 /// no two inputs look the same.
 pub(super) struct Key(blake3::Hasher);
 
@@ -47,7 +47,7 @@ impl Key {
         self
     }
 
-    /// Adds what lies below.
+    /// Adds the layers of another tree that the step sees.
     pub(super) fn chain(&mut self, chain_id: Option<&ChainId>) -> &mut Key {
         match chain_id {
             Some(chain_id) => self.text(&chain_id.to_string()),
@@ -55,10 +55,30 @@ impl Key {
         }
     }
 
-    /// Returns the key.
-    pub(super) fn finish(&self) -> String {
-        self.0.finalize().to_hex().to_string()
+    /// Returns the key of a step that stands on what lies below it.
+    pub(super) fn finish(&self) -> Inputs {
+        Inputs {
+            hash: self.0.finalize().to_hex().to_string(),
+            linked: false,
+        }
     }
+
+    /// Returns the key of a step that does not: its layer is the same on top of anything.
+    pub(super) fn finish_linked(&self) -> Inputs {
+        Inputs {
+            linked: true,
+            ..self.finish()
+        }
+    }
+}
+
+/// The inputs of a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Inputs {
+    /// The hash of them.
+    pub(super) hash: String,
+    /// Whether what lies below does not matter.
+    pub(super) linked: bool,
 }
 
 #[cfg(test)]

@@ -1,28 +1,39 @@
 //! Builds an image from the stages of a Dockerfile. Emits events and never prints.
 
 mod base;
+mod cancel;
 mod commit;
 mod copy;
 mod error;
 mod key;
+mod mount;
+mod pipeline;
+mod recall;
 mod run;
+mod schedule;
+mod secret;
 mod sources;
+mod ssh;
 mod stage;
 mod workdir;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
-use kiln_runtime::{Killer, Network};
+use kiln_runtime::Network;
 
+pub use cancel::Cancel;
 pub use error::{BuildError, RunFailure};
 use key::Key;
+use schedule::Schedule;
+pub use secret::{GivenError, Secret};
+pub use ssh::Ssh;
 
 use crate::context::{self, Context};
-use crate::dockerfile::{self, Dockerfile, Plan, Source};
+use crate::dockerfile::{self, Diagnostic, Diagnostics, Dockerfile, Plan, Source, Span, Stage};
 use crate::event::{Event, Reporter, StepId, StepOutcome};
 use crate::image::{Digest, ImageConfig, Platform, Reference};
 use crate::layer::Timestamp;
@@ -45,14 +56,35 @@ pub struct Options {
     pub target: Option<String>,
     /// Whether records of earlier builds are passed over.
     pub no_cache: bool,
+    /// The stages for which they are passed over, by name or number.
+    pub no_cache_filter: Vec<String>,
+    /// Records that are older than this don't count.
+    pub cache_ttl: Option<Duration>,
+    /// How many steps may run at once.
+    pub jobs: usize,
     /// Whether base images are pulled although they are in the store.
     pub pull: bool,
     /// The network of RUN.
     pub network: Network,
     /// `--label`, applied last.
     pub labels: Vec<(String, String)>,
+    /// `--secret`.
+    pub secrets: Vec<Secret>,
+    /// `--ssh`.
+    pub ssh: Vec<Ssh>,
     /// `--platform`; the host's where none is given.
     pub platform: Option<Platform>,
+}
+
+impl Options {
+    /// Tells whether records of earlier builds are passed over in a stage.
+    fn passes_over(&self, index: usize, stage: &Stage) -> bool {
+        let is_meant = |name: &String| {
+            let named = stage.name.as_ref();
+            named.is_some_and(|own| own.eq_ignore_ascii_case(name)) || *name == index.to_string()
+        };
+        self.no_cache || self.no_cache_filter.iter().any(is_meant)
+    }
 }
 
 /// What a build works with.
@@ -67,8 +99,8 @@ pub struct Workshop<'a> {
     pub client: &'a (dyn Fn() -> Result<Client, CredentialsError> + Sync),
     /// Makes what RUN needs when the first one comes.
     pub sandboxes: &'a (dyn Fn() -> Result<Sandboxes, SandboxError> + Sync),
-    /// Is handed the means to end each step, for when the build is interrupted.
-    pub on_step: &'a (dyn Fn(Killer) + Sync),
+    /// Ends the build early, for when it is interrupted.
+    pub cancel: &'a Cancel,
 }
 
 /// An image that was built.
@@ -88,6 +120,8 @@ struct Build<'a> {
     source: Arc<Source>,
     file: &'a Dockerfile,
     context: &'a Context,
+    plan: Mutex<Plan>,
+    schedule: Schedule,
     platform: Platform,
     /// The time of what this build makes.
     now: jiff::Timestamp,
@@ -113,10 +147,11 @@ pub fn build(shop: &Workshop<'_>, options: &Options) -> Result<Built, BuildError
         diagnostics,
         source_text: source.clone(),
     };
-    let file = dockerfile::parse(&source).map_err(wrong)?;
+    let frontend = options.build_args.get("BUILDKIT_SYNTAX");
+    let file = dockerfile::parse_for(&source, frontend.map(String::as_str)).map_err(wrong)?;
     let platform = options.platform.clone().unwrap_or_else(Platform::host);
     let predefined = predefined_args(&platform, options.target.as_deref());
-    let mut plan = file
+    let plan = file
         .plan(options.target.as_deref(), &options.build_args, &predefined)
         .map_err(wrong)?;
     for warning in &file.warnings {
@@ -137,13 +172,15 @@ pub fn build(shop: &Workshop<'_>, options: &Options) -> Result<Built, BuildError
             hint: Some("a stage takes one with ARG NAME".to_owned()),
         });
     }
-    let epoch = source_date_epoch(options);
+    let epoch = source_date_epoch(&plan).map_err(wrong)?;
     let build = Build {
         shop,
         options,
         source: source.clone(),
         file: &file,
         context: &context,
+        schedule: Schedule::new(plan.stages.len(), options.jobs),
+        plan: Mutex::new(plan),
         platform,
         now: epoch.unwrap_or_else(jiff::Timestamp::now),
         dated: epoch.is_some(),
@@ -151,14 +188,25 @@ pub fn build(shop: &Workshop<'_>, options: &Options) -> Result<Built, BuildError
         client: OnceLock::new(),
         sandboxes: OnceLock::new(),
     };
-    build.run(&mut plan)
+    build.run()
 }
 
 /// Returns the time that new things get where the caller gives it.
 /// See <https://reproducible-builds.org/specs/source-date-epoch/>.
-fn source_date_epoch(options: &Options) -> Option<jiff::Timestamp> {
-    let seconds = options.build_args.get("SOURCE_DATE_EPOCH")?.parse().ok()?;
-    jiff::Timestamp::from_second(seconds).ok()
+fn source_date_epoch(plan: &Plan) -> Result<Option<jiff::Timestamp>, Diagnostics> {
+    let Some(text) = plan.setting("SOURCE_DATE_EPOCH") else {
+        return Ok(None);
+    };
+    let seconds = text.parse().ok();
+    match seconds.and_then(|seconds| jiff::Timestamp::from_second(seconds).ok()) {
+        Some(time) => Ok(Some(time)),
+        None => Err(Diagnostic::new(
+            Span::default(),
+            format!("invalid SOURCE_DATE_EPOCH: {text:?}"),
+        )
+        .hinted("it is a number of seconds since 1970, as date +%s prints it")
+        .into()),
+    }
 }
 
 /// Returns the arguments that a stage may declare without giving them a value.
@@ -171,32 +219,20 @@ fn predefined_args(target: &Platform, stage: Option<&str>) -> BTreeMap<String, S
         };
         set("PLATFORM", platform.to_string());
         set("OS", platform.os.clone());
+        set("OSVERSION", String::new());
         set("ARCH", platform.architecture.clone());
         set("VARIANT", platform.variant.clone().unwrap_or_default());
     }
-    args.insert(
-        "TARGETSTAGE".to_owned(),
-        stage.unwrap_or("default").to_owned(),
-    );
+    if let Some(stage) = stage.filter(|stage| !stage.is_empty()) {
+        args.insert("TARGETSTAGE".to_owned(), stage.to_owned());
+    }
     args
 }
 
 impl Build<'_> {
-    fn run(&self, plan: &mut Plan) -> Result<Built, BuildError> {
-        let mut done: BTreeMap<usize, stage::Finished> = BTreeMap::new();
-        // Triggers of base images may bring further stages in: the order is asked for again.
-        while let Some(index) = plan.order.iter().copied().find(|i| !done.contains_key(i)) {
-            let finished = self.stage(plan, index, &done)?;
-            if let Some(finished) = finished {
-                done.insert(index, finished);
-            }
-        }
-        let Some(finished) = done.remove(&plan.target) else {
-            return Err(BuildError::NothingBuilt);
-        };
-        let stage::Finished {
-            mut config, stack, ..
-        } = finished;
+    fn run(&self) -> Result<Built, BuildError> {
+        let finished = self.build_stages()?;
+        let (mut config, stack) = (finished.config.clone(), finished.stack.clone());
         for (name, value) in &self.options.labels {
             config.config.labels.insert(name.clone(), value.clone());
         }
@@ -225,8 +261,8 @@ impl Build<'_> {
         self.end(step, StepOutcome::Done, Some(detail));
         // The references are there; that all lies on the disk is what the next boot asks for.
         // The layers of other stages count too: the cache leads to them.
-        let stacks = done.values().map(|other| &other.stack).chain([&stack]);
-        store.sync(stacks.flat_map(Stack::layers))?;
+        let done = self.schedule.done();
+        store.sync(done.iter().flat_map(|stage| stage.stack.layers()))?;
         Ok(Built { id, config, stack })
     }
 
@@ -270,6 +306,10 @@ impl Build<'_> {
             elapsed: step.started.elapsed(),
             detail,
         });
+    }
+
+    fn plan(&self) -> MutexGuard<'_, Plan> {
+        self.plan.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn client(&self) -> Result<&Client, CredentialsError> {

@@ -9,7 +9,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use kiln_runtime::{Exit, Network};
 
 use super::error::{RunFailure, Step, Trouble};
-use super::stage::{Outcome, State};
+use super::key::Inputs;
+use super::mount::{By, Mounts, Script};
+use super::pipeline::Made;
+use super::recall::Recalled;
+use super::stage::{Origin, Outcome, State};
 use super::{Build, Running};
 use crate::dockerfile::{self, Invocation, Run, Security, Source, Span};
 use crate::event::{Event, Stream};
@@ -22,7 +26,7 @@ const TAIL: usize = 64 << 10;
 /// How many logs of failed steps are kept.
 const LOGS: usize = 20;
 
-/// The host name that a step sees.
+/// The host name that a step sees, where the build argument for it is not given.
 const HOSTNAME: &str = "kiln";
 
 /// What a step's output goes to.
@@ -46,8 +50,9 @@ impl Output {
 impl Build<'_> {
     pub(super) fn run_step(
         &self,
-        state: &State,
+        state: &mut State,
         run: &Run,
+        origins: &[Option<Origin>],
         source: &Arc<Source>,
         span: Span,
         step: &Running,
@@ -56,13 +61,6 @@ impl Build<'_> {
             return Err(Trouble::hinted(
                 "RUN --security=insecure is not possible without root",
                 "kiln never gives a step more rights than its own user has; leave the flag out",
-            ));
-        }
-        if let Some(mount) = run.mounts.first() {
-            let _ = mount;
-            return Err(Trouble::hinted(
-                "RUN --mount is not supported yet",
-                "COPY what the step needs; caches, secrets and ssh come with a later version",
             ));
         }
         let network = match run.network {
@@ -75,35 +73,65 @@ impl Build<'_> {
             .shell
             .clone()
             .unwrap_or_else(|| vec!["/bin/sh".to_owned(), "-c".to_owned()]);
-        let args = match run.invocation() {
+        let invocation = run.invocation();
+        let is_shell = matches!(invocation, Invocation::Shell(_));
+        let mut script = None;
+        let args = match invocation {
             Invocation::Exec(args) => args,
             Invocation::Shell(text) => shell.into_iter().chain([text]).collect(),
-            Invocation::Script { .. } => {
-                return Err(Trouble::hinted(
-                    "a RUN heredoc that starts with #! is not supported yet",
-                    "leave the #! line out: the text is then given to the shell",
-                ));
+            Invocation::Script { name, content } => {
+                let target = script_path(&name);
+                script = Some((target.clone(), content));
+                vec![target]
             }
         };
+        let mounts = Mounts::plan(run, state, self.context, origins)?;
         let created_by = state.scope.run_history(&args);
         let working_dir = match config.working_dir.as_str() {
-            "" => "/",
-            dir => dir,
+            "" => "/".to_owned(),
+            dir => dir.to_owned(),
         };
-        let mut key = self.key("run");
-        key.chain(state.stack.chain_id())
-            .text(&self.platform.to_string())
-            .list(&args)
-            .text(working_dir)
-            .text(&config.user)
-            .number(network as u64);
-        for (name, value) in state.scope.key_environment() {
-            key.text(name).text(value);
+        let given = self.options.build_args.get("BUILDKIT_SANDBOX_HOSTNAME");
+        let hostname = given.map_or(HOSTNAME, |name| name.as_str());
+        let user = config.user.clone();
+        let key = |state: &State, by: By| -> Step<Inputs> {
+            let mut key = self.key("run");
+            key.text(&self.platform.to_string())
+                .list(&args)
+                .text(&working_dir)
+                .text(&user)
+                .number(network as u64)
+                .text(hostname);
+            for (name, value) in state.scope.key_environment() {
+                key.text(name).text(value);
+            }
+            if let Some((_, content)) = &script {
+                key.text("script").text(content);
+            }
+            if !run.mounts.is_empty() {
+                mounts.add_to_key(key.text("mounts"), by)?;
+            }
+            Ok(key.finish())
+        };
+        let mut inputs = key(state, By::Identity)?;
+        let mut also = None;
+        if mounts.have_layers() {
+            // The layers that mounts are from say enough where they are known: none is read.
+            if let Some(outcome) = self.look_up(state, &inputs, &created_by)? {
+                return Ok(outcome);
+            }
+            also = Some(std::mem::replace(&mut inputs, key(state, By::Content)?));
         }
-        let key = key.finish();
-        if let Some(outcome) = self.recall(state, &key, &created_by)? {
-            return Ok(outcome);
-        }
+        let turn = match self.recall(state, &inputs, &created_by, step)? {
+            Recalled::Hit(outcome) => {
+                if let (Some(also), Some(record)) = (&also, outcome.record()) {
+                    self.record(also, state.stack.chain_id(), &record)?;
+                }
+                return Ok(outcome);
+            }
+            Recalled::Miss(turn) => turn,
+        };
+        let config = &state.config.config;
 
         let identity = sandbox::lookup_user(&state.view, &config.user)?;
         let mut env = state.scope.run_environment();
@@ -111,7 +139,16 @@ impl Build<'_> {
             env.push(("HOME".to_owned(), sandbox::home_of(&identity)));
         }
         let sandboxes = self.sandboxes()?;
-        let root = sandboxes.root(&state.stack, &state.view, working_dir.as_bytes())?;
+        let script = script
+            .as_ref()
+            .map(|(target, content)| Script { target, content });
+        let prepared = self.prepare_mounts(&mounts, script.as_ref(), state, sandboxes, step)?;
+        for (name, value) in &prepared.env {
+            env.retain(|(other, _)| other != name);
+            env.push((name.clone(), value.clone()));
+        }
+        let cwd = working_dir.as_bytes();
+        let root = sandboxes.root(&state.trees(), &state.view, cwd, &prepared.points)?;
         let pipe = || {
             nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)
                 .map_err(|errno| SandboxError::from(kiln_runtime::Error::call("pipe2", errno)))
@@ -124,7 +161,8 @@ impl Build<'_> {
             cwd: working_dir.as_bytes().to_vec(),
             user: identity.user,
             network,
-            hostname: HOSTNAME.to_owned(),
+            hostname: hostname.to_owned(),
+            mounts: prepared.mounts,
             stdio: [
                 sandbox::dev_null().map_err(SandboxError::from)?,
                 stdout_end,
@@ -133,9 +171,10 @@ impl Build<'_> {
         };
         let mut running = match sandboxes.start(&root, command) {
             Ok(running) => running,
-            Err(error) => return Err(explain_exec(error, state, &args)),
+            Err(error) => return Err(explain_exec(error, state, is_shell, script.as_ref())),
         };
-        (self.shop.on_step)(running.killer().map_err(SandboxError::from)?);
+        let killer = running.killer().map_err(SandboxError::from)?;
+        let watched = self.shop.cancel.watch(killer);
         let path = self.shop.session.file()?;
         let output = Mutex::new(Output {
             log: File::create(&path).map_err(SandboxError::from)?,
@@ -149,19 +188,26 @@ impl Build<'_> {
         });
         let exit = exit?;
         drop(running);
+        drop(watched);
+        // Others may wait for its caches.
+        drop(prepared.held);
         if !exit.success() {
+            self.check_canceled()?;
             return Err(self.failure(step, source, span, args, exit, output));
         }
         let changes = root.into_changes()?;
-        let layer = self.commit(
-            state,
-            &state.view,
-            &changes.staged,
-            changes.kind,
-            Default::default(),
-        )?;
-        self.record(&key, &layer)?;
-        Ok(Outcome::made(created_by, layer))
+        let made = Made {
+            staged: changes.staged,
+            kind: changes.kind,
+            overrides: Default::default(),
+            stream: None,
+            inputs,
+            also,
+            // What changed while it was copied is no longer what the key was made of.
+            is_sound: prepared.stable,
+            lock: turn.lock,
+        };
+        Ok(Outcome::made(created_by, made))
     }
 
     /// Passes the output of a step on until all its ends are closed.
@@ -219,9 +265,35 @@ impl Build<'_> {
     }
 }
 
+/// Returns where a heredoc with `#!` is mounted: the reference uses the same place, which
+/// scripts see as `$0`.
+fn script_path(name: &str) -> String {
+    let name = match name {
+        "." | ".." => "script",
+        name if name.contains('/') => "script",
+        name => name,
+    };
+    format!("/dev/pipes/{name}")
+}
+
 /// Says why a command could not be executed in terms of the image.
-fn explain_exec(error: SandboxError, state: &State, args: &[String]) -> Trouble {
+fn explain_exec(
+    error: SandboxError,
+    state: &State,
+    is_shell: bool,
+    script: Option<&Script<'_>>,
+) -> Trouble {
     use nix::errno::Errno;
+    if let (SandboxError::Runtime(kiln_runtime::Error::Interpreter(_)), Some(script)) =
+        (&error, script)
+    {
+        let line = script.content.lines().next().unwrap_or_default();
+        return Trouble::hinted(
+            format!("the script begins with {line:?}, which the image does not have"),
+            "install that program in an earlier step, or name one that is there; \
+             without a #! line the text is given to the shell",
+        );
+    }
     let SandboxError::Runtime(kiln_runtime::Error::Exec { program, errno }) = &error else {
         return error.into();
     };
@@ -240,20 +312,6 @@ fn explain_exec(error: SandboxError, state: &State, args: &[String]) -> Trouble 
             "COPY what you need into the image, and use the exec form: RUN [\"/program\"]",
         );
     }
-    let exists = program.starts_with('/')
-        && state
-            .view
-            .resolve(program.as_bytes(), true)
-            .is_ok_and(|found| found.node.is_some());
-    if exists {
-        return Trouble::hinted(
-            format!(
-                "exec {program}: it is in the image, but not the interpreter or loader that it needs"
-            ),
-            "is it linked against another libc, or a script whose #! names a missing program?",
-        );
-    }
-    let is_shell = args.len() > 1 && args.get(1).is_some_and(|a| a == "-c");
     Trouble::hinted(
         format!("exec {program}: no such file in the image"),
         if is_shell {

@@ -43,6 +43,21 @@ pub(super) struct Selected<'a> {
     pub(super) entries: Vec<Entry>,
 }
 
+impl Entry {
+    /// Tells whether an open file is still what it was when it was selected.
+    pub(super) fn is_unchanged(&self, file: &std::fs::File) -> bool {
+        use std::os::unix::fs::MetadataExt;
+        let stat = &self.node.stat;
+        file.metadata().is_ok_and(|now| {
+            now.size() == stat.size
+                && now.mtime() == stat.mtime.seconds
+                && now.mtime_nsec() == i64::from(stat.mtime.nanoseconds)
+                && now.ctime() == stat.ctime.seconds
+                && now.ctime_nsec() == i64::from(stat.ctime.nanoseconds)
+        })
+    }
+}
+
 /// An entry of a source.
 pub(super) struct Entry {
     /// Where it lies below the source; empty for the source itself.
@@ -108,6 +123,14 @@ impl<'a> Tree<'a> {
             ignore: None,
             place: "the stage or image that --from names",
             is_context: false,
+        }
+    }
+
+    /// Returns the tree of a mount's `from`.
+    pub(super) fn mounted(view: &'a View) -> Tree<'a> {
+        Tree {
+            place: "the stage or image that the mount is from",
+            ..Tree::image(view)
         }
     }
 
@@ -220,6 +243,24 @@ impl<'a> Tree<'a> {
         }
         found.sort();
         Ok(found)
+    }
+
+    /// Returns the entry that one path leads to, which is no pattern.
+    pub(super) fn node(&self, text: &str) -> Step<Node> {
+        let path = clean(text.as_bytes());
+        match self.find(&path)? {
+            Some(node) => Ok(node),
+            None => Err(self.explain_missing(text, &path)),
+        }
+    }
+
+    /// Returns what one path means, which is no pattern.
+    pub(super) fn one(&self, text: &str) -> Step<Selected<'a>> {
+        let nothing = IgnoreFile::from_patterns(std::iter::empty::<&[u8]>(), "");
+        let nothing = nothing.map_err(|error| Trouble::new(error.to_string()))?;
+        let path = clean(text.as_bytes());
+        let selected = self.literal(text, &path, &nothing)?;
+        selected.ok_or_else(|| self.explain_missing(text, &path))
     }
 
     /// Returns what a path leads to. Below a file there is nothing.
@@ -495,7 +536,13 @@ impl Selected<'_> {
                 let device = node.stat.rdev;
                 key.number(device.major.into()).number(device.minor.into());
             }
-            FileKind::File | FileKind::Directory | FileKind::Fifo | FileKind::Socket => {}
+            FileKind::File => {
+                let file = self.tree.view.open_file(node)?;
+                let mut hasher = blake3::Hasher::new();
+                hasher.update_reader(file).map_err(LayerError::Read)?;
+                key.bytes(hasher.finalize().as_bytes());
+            }
+            FileKind::Directory | FileKind::Fifo | FileKind::Socket => {}
         }
         Ok(())
     }

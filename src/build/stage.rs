@@ -1,38 +1,69 @@
 //! One stage: from its base through its instructions.
 
-use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread::Scope;
 
 use super::error::{BuildError, Step, Trouble};
+use super::key::{Inputs, Key};
+use super::pipeline::{Made, Pipeline};
 use super::{Build, Running};
 use crate::dockerfile::{
-    BaseRef, Instruction, InstructionKind, Plan, Scope, Source, Span, apply_metadata,
-    parse_onbuild_trigger, suggest,
+    BaseRef, Instruction, InstructionKind, PlannedStage, Scope as Variables, Source,
+    apply_metadata, parse_onbuild_trigger, suggest,
 };
 use crate::event::StepOutcome;
-use crate::image::{HistoryEntry, ImageConfig, Platform};
-use crate::layer::View;
+use crate::image::{ChainId, HistoryEntry, ImageConfig, Platform};
+use crate::layer::{UpperKind, View};
 use crate::sandbox::DEFAULT_PATH;
 use crate::store::{Layer, Stack, StepRecord};
 
 /// A stage that is being built.
 pub(super) struct State {
-    /// The layers so far.
+    /// The layers that are in the store.
     pub(super) stack: Stack,
-    /// The tree that they make up.
+    /// Those that are on their way there.
+    pub(super) pipeline: Option<Pipeline>,
+    /// The trees of the latter, bottom first.
+    pub(super) ahead: Vec<PathBuf>,
+    /// The tree that all of them make up.
     pub(super) view: View,
     /// The config so far; its diff ids are filled in at the end.
     pub(super) config: ImageConfig,
     /// The variables.
-    pub(super) scope: Scope,
+    pub(super) scope: Variables,
     /// Whether CMD was set in this stage: ENTRYPOINT clears an inherited one only.
     pub(super) cmd_is_own: bool,
-    /// What `COPY --from` may refer to.
-    pub(super) index: usize,
+    /// Whether records of earlier builds are passed over.
+    pub(super) no_cache: bool,
+    /// What FROM and `--from` refer to.
+    pub(super) planned: PlannedStage,
+    /// A hash of the base and all steps so far: two builds with the same one do the same.
+    lineage: [u8; 32],
     /// For names of steps.
-    pub(super) label: String,
-    pub(super) number: usize,
-    pub(super) total: usize,
+    label: String,
+    number: usize,
+    total: usize,
+}
+
+impl State {
+    /// Returns the trees that a step stands on, bottom first.
+    pub(super) fn trees(&self) -> Vec<PathBuf> {
+        let mut trees = self.stack.trees();
+        trees.extend_from_slice(&self.ahead);
+        trees
+    }
+
+    /// Goes on by a step, and returns what names it among all steps of all builds.
+    pub(super) fn advance(&mut self, inputs: &Inputs) -> [u8; 8] {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.lineage);
+        hasher.update(inputs.hash.as_bytes());
+        self.lineage = hasher.finalize().into();
+        let mut place = [0; 8];
+        place.copy_from_slice(&self.lineage[..8]);
+        place
+    }
 }
 
 /// A stage that is built.
@@ -40,29 +71,66 @@ pub(super) struct Finished {
     pub(super) stack: Stack,
     pub(super) view: View,
     pub(super) config: ImageConfig,
-    pub(super) scope: Scope,
+    pub(super) scope: Variables,
+}
+
+/// A tree that `--from` names.
+pub(super) struct Origin {
+    pub(super) view: View,
+    /// The layers that it is made of.
+    pub(super) chain_id: Option<ChainId>,
 }
 
 /// What an instruction came to, for its line of history and of progress.
 pub(super) struct Outcome {
     /// The instruction in the words of docker's history.
-    pub(super) created_by: String,
-    /// The layer that it made.
-    pub(super) layer: Option<Arc<Layer>>,
-    /// Whether it came from the cache.
-    pub(super) cached: bool,
-    /// When it ran first, where that is known.
-    pub(super) created: Option<String>,
+    created_by: String,
+    result: Effect,
+}
+
+/// What an instruction made of the file system.
+enum Effect {
+    /// Nothing.
+    Nothing,
+    /// A layer that was there already, and when it was made.
+    Cached(Arc<Layer>, String),
+    /// A tree that is to become one.
+    Made(Box<Made>),
 }
 
 impl Outcome {
-    /// Returns the outcome of a step that made a layer now.
-    pub(super) fn made(created_by: String, layer: Arc<Layer>) -> Outcome {
+    /// Returns the outcome of a step that had nothing to do.
+    pub(super) fn nothing(created_by: String) -> Outcome {
         Outcome {
             created_by,
-            layer: Some(layer),
-            cached: false,
-            created: None,
+            result: Effect::Nothing,
+        }
+    }
+
+    /// Returns the outcome of a step that was done before.
+    pub(super) fn cached(created_by: String, layer: Arc<Layer>, created: String) -> Outcome {
+        Outcome {
+            created_by,
+            result: Effect::Cached(layer, created),
+        }
+    }
+
+    /// Returns what is recorded of a step that was done before.
+    pub(super) fn record(&self) -> Option<StepRecord> {
+        match &self.result {
+            Effect::Cached(layer, created) => Some(StepRecord {
+                diff_id: layer.meta.diff_id.clone(),
+                created: created.clone(),
+            }),
+            _ => None,
+        }
+    }
+
+    /// Returns the outcome of a step that was done now.
+    pub(super) fn made(created_by: String, made: Made) -> Outcome {
+        Outcome {
+            created_by,
+            result: Effect::Made(Box::new(made)),
         }
     }
 }
@@ -78,16 +146,28 @@ fn is_step(kind: &InstructionKind) -> bool {
     )
 }
 
+/// An instruction in its turn.
+struct Turn<'a> {
+    instruction: &'a Instruction,
+    /// The text that it is in.
+    source: &'a Arc<Source>,
+    /// Whether more steps follow in the stage.
+    is_last: bool,
+}
+
 impl Build<'_> {
-    /// Builds a stage on those that are done. Returns nothing where its base turned out to
-    /// need further stages first.
-    pub(super) fn stage(
-        &self,
-        plan: &mut Plan,
+    /// Builds a stage, waiting for those that it needs.
+    pub(super) fn stage(&self, index: usize) -> Result<Finished, BuildError> {
+        std::thread::scope(|scope| self.stage_within(scope, index))
+    }
+
+    fn stage_within<'scope>(
+        &'scope self,
+        scope: &'scope Scope<'scope, '_>,
         index: usize,
-        done: &BTreeMap<usize, Finished>,
-    ) -> Result<Option<Finished>, BuildError> {
+    ) -> Result<Finished, BuildError> {
         let stage = &self.file.stages[index];
+        let from_here = |trouble: Trouble| trouble.at(&self.source, stage.from.span);
         let own = stage.instructions.iter().filter(|i| is_step(&i.kind));
         let total = 1 + own.count();
         let label = if self.file.stages.len() == 1 && stage.name.is_none() {
@@ -95,15 +175,18 @@ impl Build<'_> {
         } else {
             format!("{} ", stage.display_name())
         };
-        let base = match &plan.stages[index].base {
+        let planned = self.plan().stages[index].clone();
+        let base = match &planned.base {
             BaseRef::Scratch => "scratch".to_owned(),
             BaseRef::Stage(base) => self.file.stages[*base].display_name(),
             BaseRef::Image(name) => name.clone(),
         };
-        let name = format!("[{label}1/{total}] FROM {base}");
-        let step = self.begin(&name);
-        let based = self.begin_stage(plan, index, done, &step);
-        let mut state = match based {
+        if let BaseRef::Stage(base) = planned.base {
+            self.finished(base).map_err(from_here)?;
+        }
+        self.check_canceled().map_err(from_here)?;
+        let step = self.begin(&format!("[{label}1/{total}] FROM {base}"));
+        let mut state = match self.begin_stage(planned, index, &step) {
             Ok((state, cached)) => {
                 let outcome = if cached {
                     StepOutcome::Cached
@@ -114,63 +197,73 @@ impl Build<'_> {
                 state
             }
             Err(trouble) => {
-                self.end(step, StepOutcome::Failed, Some(trouble.summary()));
-                return Err(trouble.at(&self.source, stage.from.span));
+                let (outcome, detail) = trouble.outcome();
+                self.end(step, outcome, detail);
+                return Err(from_here(trouble));
             }
         };
+        let inherited = state.config.history.len();
         state.label = label;
         state.number = 1;
         state.total = total;
 
-        // The triggers of the base, which are cleared: there is no chaining.
-        let triggers = std::mem::take(&mut state.config.config.on_build);
-        let mut parsed = Vec::new();
-        for text in triggers {
-            let source = Arc::new(Source::new("ONBUILD trigger of the base", text.clone()));
-            let trigger = parse_onbuild_trigger(&text).map_err(|d| BuildError::Dockerfile {
-                diagnostics: d,
-                source_text: source.clone(),
-            })?;
-            parsed.push((trigger, source));
+        let triggers = self.triggers(&mut state, index)?;
+        let own = stage.instructions.iter().map(|i| (i, &self.source));
+        let all: Vec<_> = triggers.iter().map(|(i, s)| (i, s)).chain(own).collect();
+        let last = all.iter().rposition(|(i, _)| is_step(&i.kind));
+        for (position, (instruction, source)) in all.into_iter().enumerate() {
+            let turn = Turn {
+                instruction,
+                source,
+                is_last: Some(position) >= last,
+            };
+            self.instruction(scope, &mut state, &turn)?;
         }
-        if !parsed.is_empty() {
-            let instructions: Vec<Instruction> = parsed.iter().map(|(i, _)| i.clone()).collect();
-            plan.adopt_triggers(self.file, index, &instructions)
-                .map_err(|diagnostics| BuildError::Dockerfile {
-                    diagnostics,
-                    source_text: self.source.clone(),
-                })?;
-            if plan
-                .needs(index)
-                .iter()
-                .any(|need| !done.contains_key(need))
-            {
-                return Ok(None);
-            }
-            state.total += instructions.iter().filter(|i| is_step(&i.kind)).count();
-        }
-        for (trigger, source) in &parsed {
-            self.instruction(plan, &mut state, trigger, source, done)?;
-        }
-        for instruction in &stage.instructions {
-            self.instruction(plan, &mut state, instruction, &self.source, done)?;
-        }
-        Ok(Some(Finished {
+        self.settle(&mut state).map_err(from_here)?;
+        self.date_history(&mut state.config, inherited);
+        Ok(Finished {
             stack: state.stack,
             view: state.view,
             config: state.config,
             scope: state.scope,
-        }))
+        })
+    }
+
+    /// Takes the triggers of the base, which are cleared: there is no chaining.
+    fn triggers(
+        &self,
+        state: &mut State,
+        index: usize,
+    ) -> Result<Vec<(Instruction, Arc<Source>)>, BuildError> {
+        let triggers = std::mem::take(&mut state.config.config.on_build);
+        if triggers.is_empty() {
+            return Ok(Vec::new());
+        }
+        let wrong = |diagnostics, source: &Arc<Source>| BuildError::Dockerfile {
+            diagnostics,
+            source_text: source.clone(),
+        };
+        let mut parsed = Vec::new();
+        for text in triggers {
+            let source = Arc::new(Source::new("ONBUILD trigger of the base", text.clone()));
+            let trigger = parse_onbuild_trigger(&text).map_err(|d| wrong(d, &source))?;
+            parsed.push((trigger, source));
+        }
+        let instructions: Vec<Instruction> = parsed.iter().map(|(i, _)| i.clone()).collect();
+        let mut plan = self.plan();
+        plan.adopt_triggers(self.file, index, &instructions)
+            .map_err(|diagnostics| wrong(diagnostics, &self.source))?;
+        state.planned = plan.stages[index].clone();
+        state.total += instructions.iter().filter(|i| is_step(&i.kind)).count();
+        Ok(parsed)
     }
 
     fn begin_stage(
         &self,
-        plan: &Plan,
+        planned: PlannedStage,
         index: usize,
-        done: &BTreeMap<usize, Finished>,
         step: &Running,
     ) -> Step<(State, bool)> {
-        let planned = &plan.stages[index];
         let platform = planned.platform.as_ref().unwrap_or(&self.platform);
         let (config, stack, scope, cached) = match &planned.base {
             BaseRef::Scratch => {
@@ -179,9 +272,7 @@ impl Build<'_> {
                 (config, Stack::default(), None, true)
             }
             BaseRef::Stage(base) => {
-                let base = done
-                    .get(base)
-                    .ok_or_else(|| Trouble::new("the stage is not built yet"))?;
+                let base = self.finished(*base)?;
                 let scope = base.scope.inherit(&base.config.config.env);
                 (base.config.clone(), base.stack.clone(), Some(scope), true)
             }
@@ -204,36 +295,43 @@ impl Build<'_> {
                 scope.set_env("PATH", config.config.env_value("PATH").unwrap_or_default());
                 scope
             }
-            None => Scope::new(
-                &plan.globals,
+            None => Variables::new(
+                &self.plan().globals,
                 &self.options.build_args,
                 &config.config.env,
                 self.file.escape,
             ),
         };
-        let state = State {
+        let chain = stack.chain_id().map(ToString::to_string);
+        let base = Key::new("base").list(chain).finish();
+        let mut state = State {
             view: self.shop.store.view(&stack)?,
             stack,
+            pipeline: None,
+            ahead: Vec::new(),
             config,
             scope,
             cmd_is_own: false,
-            index,
+            no_cache: self.options.passes_over(index, &self.file.stages[index]),
+            planned,
+            lineage: [0; 32],
             label: String::new(),
             number: 0,
             total: 0,
         };
+        state.advance(&base);
         Ok((state, cached))
     }
 
-    fn instruction(
-        &self,
-        plan: &Plan,
+    fn instruction<'scope>(
+        &'scope self,
+        scope: &'scope Scope<'scope, '_>,
         state: &mut State,
-        instruction: &Instruction,
-        source: &Arc<Source>,
-        done: &BTreeMap<usize, Finished>,
+        turn: &Turn<'_>,
     ) -> Result<(), BuildError> {
-        let span = instruction.span;
+        let (instruction, source) = (turn.instruction, turn.source);
+        let here = |trouble: Trouble| trouble.at(source, instruction.span);
+        self.check_canceled().map_err(here)?;
         if !is_step(&instruction.kind) {
             let created_by = apply_metadata(
                 &mut state.config,
@@ -241,106 +339,144 @@ impl Build<'_> {
                 instruction,
                 &mut state.cmd_is_own,
             )
-            .map_err(|error| Trouble::from(error).at(source, span))?;
-            let (created, _) = self
-                .recall_metadata(state, &created_by)
-                .map_err(|trouble| trouble.at(source, span))?;
-            state
-                .config
-                .history
-                .push(history(created_by, created, true));
+            .map_err(|error| here(error.into()))?;
+            if let Some(created_by) = created_by {
+                state.config.history.push(history(created_by, None, true));
+            }
             return Ok(());
         }
+        // What a step waits for is not part of its time.
+        self.wait_for_sources(state, instruction).map_err(here)?;
         state.number += 1;
         let name = format!(
             "[{}{}/{}] {}",
             state.label, state.number, state.total, instruction.raw
         );
         let step = self.begin(&name);
-        match self.perform(plan, state, instruction, source, span, done, &step) {
+        let done = self
+            .perform(state, turn, &step)
+            .and_then(|outcome| self.take_in(scope, state, outcome, turn));
+        match done {
             Ok(outcome) => {
-                let created = match outcome.created {
-                    Some(created) => created,
-                    None => self.now.to_string(),
-                };
-                let empty = outcome.layer.is_none();
-                if let Some(layer) = outcome.layer {
-                    let opened = self.shop.store.layer_dir(&layer.fs(), &layer.meta);
-                    state
-                        .view
-                        .push(opened.map_err(|e| Trouble::from(e).at(source, span))?);
-                    state.stack.push(layer);
-                }
-                state
-                    .config
-                    .history
-                    .push(history(outcome.created_by, created, empty));
-                let how = if outcome.cached {
-                    StepOutcome::Cached
-                } else {
-                    StepOutcome::Done
-                };
-                self.end(step, how, None);
+                self.end(step, outcome, None);
                 Ok(())
             }
             Err(trouble) => {
-                self.end(step, StepOutcome::Failed, Some(trouble.summary()));
-                Err(trouble.at(source, span))
+                let (outcome, detail) = trouble.outcome();
+                self.end(step, outcome, detail);
+                Err(here(trouble))
             }
         }
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "all of them are what a step can see"
-    )]
-    fn perform(
-        &self,
-        plan: &Plan,
+    /// Adds to a stage what an instruction came to.
+    fn take_in<'scope>(
+        &'scope self,
+        scope: &'scope Scope<'scope, '_>,
         state: &mut State,
-        instruction: &Instruction,
-        source: &Arc<Source>,
-        span: Span,
-        done: &BTreeMap<usize, Finished>,
-        step: &Running,
-    ) -> Step<Outcome> {
+        outcome: Outcome,
+        turn: &Turn<'_>,
+    ) -> Step<StepOutcome> {
+        let push = |created, empty| {
+            let entry = history(outcome.created_by, created, empty);
+            state.config.history.push(entry);
+        };
+        match outcome.result {
+            Effect::Nothing => {
+                push(None, true);
+                Ok(StepOutcome::Cached)
+            }
+            Effect::Cached(layer, created) => {
+                push(Some(created), false);
+                state
+                    .view
+                    .push(self.shop.store.layer_dir(&layer.fs(), &layer.meta)?);
+                state.stack.push(layer);
+                Ok(StepOutcome::Cached)
+            }
+            Effect::Made(made) => {
+                push(Some(self.now.to_string()), false);
+                // The trees of fuse-overlayfs are not those of the kernel's.
+                if turn.is_last || made.kind != UpperKind::Overlay {
+                    self.settle(state)?;
+                    let committed =
+                        self.commit(&state.stack, &state.view, *made, state.no_cache)?;
+                    let layer = committed.layer;
+                    state
+                        .view
+                        .push(self.shop.store.layer_dir(&layer.fs(), &layer.meta)?);
+                    state.stack.push(layer);
+                } else {
+                    let (source, span) = (turn.source, turn.instruction.span);
+                    self.commit_beside(scope, state, *made, source, span)?;
+                }
+                Ok(StepOutcome::Done)
+            }
+        }
+    }
+
+    fn perform(&self, state: &mut State, turn: &Turn<'_>, step: &Running) -> Step<Outcome> {
+        let Turn {
+            instruction,
+            source,
+            ..
+        } = turn;
         match &instruction.kind {
-            InstructionKind::Run(run) => self.run_step(state, run, source, span, step),
+            InstructionKind::Run(run) => {
+                let mut origins = Vec::new();
+                for mount in &run.mounts {
+                    let named = mount.from.as_deref();
+                    let origin = named.map(|name| self.source_of(state, name, step));
+                    origins.push(origin.transpose()?);
+                }
+                self.run_step(state, run, &origins, source, instruction.span, step)
+            }
             InstructionKind::Copy(copy) => {
                 let from = match &copy.from {
-                    Some(word) => Some(self.source_of(plan, state, &word.text, done, step)?),
+                    Some(word) => Some(self.source_of(state, &word.text, step)?.view),
                     None => None,
                 };
-                self.copy_step(state, instruction, &copy.files, from, copy.parents)
+                self.copy_step(state, instruction, &copy.files, from, copy.parents, step)
             }
-            InstructionKind::Add(add) => self.add_step(state, instruction, add),
-            InstructionKind::Workdir(word) => self.workdir_step(state, word),
+            InstructionKind::Add(add) => self.add_step(state, instruction, add, step),
+            InstructionKind::Workdir(word) => self.workdir_step(state, word, step),
             _ => Err(Trouble::new("this instruction makes no step")),
         }
     }
 
+    /// Waits for the stages that an instruction takes files from.
+    fn wait_for_sources(&self, state: &State, instruction: &Instruction) -> Step<()> {
+        for name in instruction.sources() {
+            if let Some(BaseRef::Stage(index)) = state.planned.sources.get(&name) {
+                self.finished(*index)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Returns the tree that `--from` names.
-    fn source_of(
-        &self,
-        plan: &Plan,
-        state: &State,
-        name: &str,
-        done: &BTreeMap<usize, Finished>,
-        step: &Running,
-    ) -> Step<View> {
+    pub(super) fn source_of(&self, state: &State, name: &str, step: &Running) -> Step<Origin> {
         let unknown = || Trouble::new(format!("there is no stage or image {name:?}"));
-        let planned = &plan.stages[state.index];
-        match planned.sources.get(name).ok_or_else(unknown)? {
-            BaseRef::Scratch => Ok(View::new(Vec::new())),
+        match state.planned.sources.get(name).ok_or_else(unknown)? {
+            BaseRef::Scratch => Ok(Origin {
+                view: View::new(Vec::new()),
+                chain_id: None,
+            }),
             BaseRef::Stage(index) => {
-                let finished = done.get(index).ok_or_else(unknown)?;
-                Ok(finished.view.clone())
+                let finished = self.finished(*index)?;
+                Ok(Origin {
+                    view: finished.view.clone(),
+                    chain_id: finished.stack.chain_id().cloned(),
+                })
             }
             BaseRef::Image(image) => {
                 let based = self.base_image(image, &self.platform, step);
                 let (_, stack, _) = based
                     .map_err(|trouble| self.suggest_stage(trouble.with_stage_hint(image), image))?;
-                Ok(self.shop.store.view(&stack)?)
+                Ok(Origin {
+                    view: self.shop.store.view(&stack)?,
+                    chain_id: stack.chain_id().cloned(),
+                })
             }
         }
     }
@@ -357,60 +493,25 @@ impl Build<'_> {
         }
     }
 
-    /// Returns when an instruction that changes only the config was seen first on top of what
-    /// is there, and whether that was before.
-    pub(super) fn recall_metadata(&self, state: &State, created_by: &str) -> Step<(String, bool)> {
-        let mut key = self.key("metadata");
-        key.chain(state.stack.chain_id());
-        key.bytes(&serde_json::to_vec(&state.config.config).unwrap_or_default());
-        key.text(created_by);
-        let key = key.finish();
-        if !self.options.no_cache
-            && let Some(record) = self.shop.store.step_record(&key)
-        {
-            return Ok((record.created, true));
+    /// Gives the instructions that made no layer the time of the layer before them, or of the
+    /// stage's first one, as BuildKit does: so that they need no records of their own, and a
+    /// build in which nothing changed gives the same image.
+    fn date_history(&self, config: &mut ImageConfig, inherited: usize) {
+        let (base, own) = config.history.split_at_mut(inherited);
+        let mut time = match self.dated {
+            true => Some(self.now.to_string()),
+            false => own
+                .iter()
+                .chain(base.iter().rev())
+                .find_map(|entry| entry.created.clone())
+                .or_else(|| config.created.clone()),
+        };
+        for entry in own {
+            match &entry.created {
+                Some(created) => time = Some(created.clone()),
+                None => entry.created.clone_from(&time),
+            }
         }
-        let record = StepRecord {
-            diff_id: None,
-            created: self.now.to_string(),
-        };
-        self.shop.store.write_step_record(&key, &record)?;
-        Ok((record.created, false))
-    }
-
-    /// Returns what is recorded under a key, where its layer is there.
-    pub(super) fn recall(
-        &self,
-        state: &State,
-        key: &str,
-        created_by: &str,
-    ) -> Step<Option<Outcome>> {
-        if self.options.no_cache {
-            return Ok(None);
-        }
-        let Some(StepRecord {
-            diff_id: Some(diff_id),
-            created,
-        }) = self.shop.store.step_record(key)
-        else {
-            return Ok(None);
-        };
-        let layer = self.shop.store.layer(state.stack.chain_id(), &diff_id)?;
-        Ok(layer.map(|layer| Outcome {
-            created_by: created_by.to_owned(),
-            layer: Some(layer),
-            cached: true,
-            created: Some(created),
-        }))
-    }
-
-    /// Records what a step came to.
-    pub(super) fn record(&self, key: &str, layer: &Layer) -> Step<()> {
-        let record = StepRecord {
-            diff_id: Some(layer.meta.diff_id.clone()),
-            created: self.now.to_string(),
-        };
-        Ok(self.shop.store.write_step_record(key, &record)?)
     }
 }
 
@@ -420,9 +521,9 @@ fn set_platform(config: &mut ImageConfig, wanted: &Platform) {
     config.variant = wanted.variant.clone();
 }
 
-fn history(created_by: String, created: String, empty_layer: bool) -> HistoryEntry {
+fn history(created_by: String, created: Option<String>, empty_layer: bool) -> HistoryEntry {
     HistoryEntry {
-        created: Some(created),
+        created,
         created_by: Some(created_by),
         comment: Some("kiln".to_owned()),
         empty_layer,

@@ -1,32 +1,30 @@
 //! WORKDIR: a directory that exists from then on.
 
-use super::Build;
 use super::error::{Step, Trouble};
+use super::pipeline::Made;
+use super::recall::Recalled;
 use super::stage::{Outcome, State};
+use super::{Build, Running};
 use crate::dockerfile::{Word, join_path};
+use crate::layer::UpperKind;
 use crate::sandbox;
 
 impl Build<'_> {
-    pub(super) fn workdir_step(&self, state: &mut State, word: &Word) -> Step<Outcome> {
+    pub(super) fn workdir_step(
+        &self,
+        state: &mut State,
+        word: &Word,
+        step: &Running,
+    ) -> Step<Outcome> {
         let path = state.scope.expand(word)?;
-        if path.is_empty() {
-            return Err(Trouble::new(
-                "WORKDIR needs a directory: it expands to nothing",
-            ));
-        }
+        // One that expands to nothing is the directory as it is.
         let path = join_path(&state.config.config.working_dir, &path);
         let created_by = format!("WORKDIR {path}");
         state.config.config.working_dir = path.clone();
         let found = state.view.resolve(path.as_bytes(), true)?;
         match &found.node {
             Some(node) if node.stat.is_dir() => {
-                let (created, cached) = self.recall_metadata(state, &created_by)?;
-                return Ok(Outcome {
-                    created_by,
-                    layer: None,
-                    cached,
-                    created: Some(created),
-                });
+                return Ok(Outcome::nothing(created_by));
             }
             Some(_) => {
                 return Err(Trouble::new(format!(
@@ -37,20 +35,30 @@ impl Build<'_> {
         }
         let identity = sandbox::lookup_user(&state.view, &state.config.config.user)?;
         let (uid, gid) = (identity.user.uid, identity.user.gid);
-        let mut key = self.key("workdir");
-        key.chain(state.stack.chain_id())
+        let inputs = self
+            .key("workdir")
             .text(&path)
             .number(uid.into())
-            .number(gid.into());
-        let key = key.finish();
-        if let Some(outcome) = self.recall(state, &key, &created_by)? {
-            return Ok(outcome);
-        }
-        let layer = self.write_layer(state, &state.view, |writer| {
+            .number(gid.into())
+            .finish();
+        let turn = match self.recall(state, &inputs, &created_by, step)? {
+            Recalled::Hit(outcome) => return Ok(outcome),
+            Recalled::Miss(turn) => turn,
+        };
+        let (staged, overrides) = self.write_tree(&state.view, |writer| {
             writer.ensure_dir(path.as_bytes(), 0o755, uid, gid)?;
             Ok(())
         })?;
-        self.record(&key, &layer)?;
-        Ok(Outcome::made(created_by, layer))
+        let made = Made {
+            staged,
+            kind: UpperKind::Overlay,
+            overrides,
+            stream: None,
+            inputs,
+            also: None,
+            is_sound: true,
+            lock: turn.lock,
+        };
+        Ok(Outcome::made(created_by, made))
     }
 }

@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex};
-
-use kiln_runtime::Killer;
+use std::sync::Arc;
+use std::time::Duration;
 
 use super::run::NetworkChoice;
 use super::session::{self, Workshop};
@@ -13,6 +12,7 @@ use super::tag::parse_tag;
 use super::{CliError, Result, interrupt, output_line};
 use crate::archive::{self, Destination, Output, OutputSpec};
 use crate::build::{self, Built, Options};
+use crate::dockerfile;
 use crate::event::{Event, Reporter};
 use crate::transfer::Transfer;
 use crate::ui;
@@ -40,6 +40,21 @@ pub(super) struct Arguments {
     /// Don't take results of earlier builds
     #[arg(long)]
     no_cache: bool,
+    /// Don't take results of earlier builds for this stage; may be given several times
+    #[arg(long, value_name = "STAGE", value_delimiter = ',')]
+    no_cache_filter: Vec<String>,
+    /// Don't take results of earlier builds that are older, as in 36h or 7d
+    #[arg(long, value_name = "TIME", value_parser = parse_age)]
+    cache_ttl: Option<Duration>,
+    /// How many steps may run at once [default: twice the processors, at least 4]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    jobs: Option<u32>,
+    /// A secret for RUN --mount=type=secret
+    #[arg(long, value_name = "id=NAME[,src=FILE|,env=VARIABLE]")]
+    secret: Vec<String>,
+    /// An SSH agent or keys for RUN --mount=type=ssh
+    #[arg(long, value_name = "default|ID[=SOCKET|=KEY,…]")]
+    ssh: Vec<String>,
     /// Pull base images although they are in the store
     #[arg(long)]
     pull: bool,
@@ -79,28 +94,17 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
     let reporter = progress.reporter();
     let client = || workshop.registry_client(arguments.insecure);
     let sandboxes = || workshop.sandboxes(reporter.as_ref());
-    // The step that runs now: it ends before anything of it is taken away.
-    let running: Arc<Mutex<Option<Killer>>> = Arc::default();
-    let doomed = running.clone();
-    interrupt::on_interrupt(move || {
-        if let Ok(mut step) = doomed.lock()
-            && let Some(killer) = step.take()
-        {
-            killer.kill();
-        }
-    });
-    let on_step = |killer: Killer| {
-        if let Ok(mut step) = running.lock() {
-            *step = Some(killer);
-        }
-    };
+    let cancel: Arc<build::Cancel> = Arc::default();
+    let doomed = cancel.clone();
+    // Steps end before anything of them is taken away.
+    interrupt::on_interrupt(move || doomed.cancel());
     let shop = build::Workshop {
         store: &workshop.store,
         session: &workshop.session,
         reporter: reporter.clone(),
         client: &client,
         sandboxes: &sandboxes,
-        on_step: &on_step,
+        cancel: &cancel,
     };
     let result = build::build(&shop, &options);
     let written = match &result {
@@ -159,6 +163,10 @@ fn options(arguments: &Arguments) -> Result<(Options, Vec<OutputSpec>)> {
         outputs.push(archive::parse_output(text)?);
     }
     let mut build_args = BTreeMap::new();
+    // As docker's client passes it on; --build-arg overrides it.
+    if let Ok(seconds) = std::env::var("SOURCE_DATE_EPOCH") {
+        build_args.insert("SOURCE_DATE_EPOCH".to_owned(), seconds);
+    }
     for text in &arguments.build_arg {
         match text.split_once('=') {
             Some((name, value)) => {
@@ -189,10 +197,47 @@ fn options(arguments: &Arguments) -> Result<(Options, Vec<OutputSpec>)> {
         build_args,
         target: arguments.target.clone(),
         no_cache: arguments.no_cache,
+        no_cache_filter: arguments.no_cache_filter.clone(),
+        cache_ttl: arguments.cache_ttl,
+        jobs: jobs(arguments.jobs),
         pull: arguments.pull,
         network: arguments.network.into(),
         labels: arguments.label.iter().map(label).collect::<Result<_>>()?,
+        secrets: arguments
+            .secret
+            .iter()
+            .map(|text| text.parse())
+            .collect::<std::result::Result<_, build::GivenError>>()?,
+        ssh: arguments
+            .ssh
+            .iter()
+            .map(|text| text.parse())
+            .collect::<std::result::Result<_, build::GivenError>>()?,
         platform: arguments.platform.as_deref().map(str::parse).transpose()?,
     };
     Ok((options, outputs))
+}
+
+/// Returns how many steps may run at once: most of them wait for a network or a disk now and
+/// then, so that more than there are processors are of use.
+fn jobs(given: Option<u32>) -> usize {
+    match given {
+        Some(jobs) => jobs as usize,
+        None => {
+            let processors = std::thread::available_parallelism().map_or(1, usize::from);
+            (2 * processors).max(4)
+        }
+    }
+}
+
+/// Parses the age of a record: as Go writes durations, or in days.
+fn parse_age(text: &str) -> std::result::Result<Duration, String> {
+    if let Some(days) = text.strip_suffix('d').and_then(|days| days.parse().ok()) {
+        return Ok(Duration::from_secs(24 * 60 * 60).saturating_mul(days));
+    }
+    let nanoseconds = dockerfile::parse_duration(text).map_err(|error| error.to_string())?;
+    match u64::try_from(nanoseconds) {
+        Ok(nanoseconds) => Ok(Duration::from_nanos(nanoseconds)),
+        Err(_) => Err("it is negative".to_owned()),
+    }
 }

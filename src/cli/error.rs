@@ -95,6 +95,7 @@ macro_rules! plain {
 }
 
 hinted!(
+    crate::build::GivenError,
     crate::archive::ArchiveError,
     crate::archive::OutputError,
     crate::image::ReferenceError,

@@ -181,7 +181,7 @@ impl IgnoreFile {
     ) -> Result<IgnoreFile, IgnoreError> {
         let mut rules = Vec::new();
         for (index, line) in lines {
-            let line = line.trim_ascii();
+            let line = trim(line);
             if line.is_empty() {
                 continue;
             }
@@ -191,15 +191,25 @@ impl IgnoreFile {
                 kind,
             };
             let (exception, pattern) = match line.strip_prefix(b"!") {
-                Some(pattern) => (true, pattern.trim_ascii()),
+                Some(pattern) => (true, trim(pattern)),
                 None => (false, line),
             };
-            if pattern.is_empty() {
-                return Err(error(IgnoreErrorKind::BareException));
-            }
-            let mut cleaned = clean(pattern);
+            let mut cleaned = match pattern {
+                b"" => Vec::new(),
+                pattern => clean(pattern),
+            };
             if cleaned.len() > 1 && cleaned[0] == b'/' {
                 cleaned.remove(0);
+            }
+            // The reference looks for the `!` once more when the path is clean: `./!a` too is
+            // an exception.
+            let exception = exception || {
+                let hidden = cleaned.starts_with(b"!");
+                cleaned.drain(..usize::from(hidden));
+                hidden
+            };
+            if cleaned.is_empty() {
+                return Err(error(IgnoreErrorKind::BareException));
             }
             let matcher = matcher(&cleaned).map_err(|e| error(e.into()))?;
             rules.push(Rule {
@@ -267,6 +277,15 @@ impl IgnoreFile {
     }
 }
 
+/// Returns a line without white space at its ends: as in the reference that of all scripts,
+/// as far as the line is text.
+fn trim(line: &[u8]) -> &[u8] {
+    match std::str::from_utf8(line) {
+        Ok(text) => text.trim().as_bytes(),
+        Err(_) => line.trim_ascii(),
+    }
+}
+
 fn matcher(cleaned: &[u8]) -> Result<Matcher, PatternError> {
     // Checked in Go's own syntax, where `**` is two stars.
     Pattern::parse(cleaned)?;
@@ -316,9 +335,10 @@ mod tests {
         file(text).decide(path.as_bytes()).excluded
     }
 
+    /// SEMANTICS 53, SEMANTICS 54
     #[test]
     fn patterns_match_as_in_the_reference() {
-        let cases: [(&str, &str, bool); 58] = [
+        let cases: [(&str, &str, bool); 64] = [
             ("**", "file", true),
             ("**/", "dir/file", true),
             ("**/**", "dir/file", true),
@@ -373,6 +393,12 @@ mod tests {
             ("*/b", "a/b", true),
             ("*/b", "a/c/b", false),
             ("  a b\t\r", "a b", true),
+            ("\u{a0}a\u{b}", "a", true),
+            ("!!a", "!a", false),
+            ("*\n!!a", "!a", false),
+            ("*\n./!a", "a", false),
+            ("*\n/!a", "a", false),
+            ("\\!a", "!a", true),
             ("#a", "#a", false),
             (" #a", "#a", true),
             ("\u{feff}a", "a", true),
@@ -383,6 +409,7 @@ mod tests {
         }
     }
 
+    /// SEMANTICS 53
     #[test]
     fn the_last_match_wins_and_parents_cover_their_children() {
         let cases = [
@@ -413,6 +440,7 @@ mod tests {
         assert_eq!(file.decide(b"x").rule, None);
     }
 
+    /// SEMANTICS 53
     #[test]
     fn only_subtrees_that_an_exception_can_reach_are_walked() {
         let cases = [
@@ -474,6 +502,7 @@ mod tests {
             (error.line, error.kind),
             (2, IgnoreErrorKind::BareException)
         );
+        assert!(IgnoreFile::parse(b"./!", "x.ignore").is_err());
         let error = IgnoreFile::parse(b"[", "x.ignore").unwrap_err();
         assert!(error.to_string().starts_with("x.ignore:1: invalid pattern"));
         assert!(error.hint().is_some());

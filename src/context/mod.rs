@@ -3,6 +3,7 @@
 pub mod ignore;
 pub mod pattern;
 pub mod stat_cache;
+mod text;
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -12,6 +13,7 @@ use std::sync::OnceLock;
 
 use ignore::{IgnoreError, IgnoreFile};
 use stat_cache::StatCache;
+pub use text::{DecodeError, decode};
 
 use crate::layer::{LayerDir, View};
 
@@ -40,12 +42,12 @@ pub enum ContextError {
         near: Vec<String>,
     },
     /// The Dockerfile is no text.
-    #[error("{path} is not UTF-8 text: byte {offset} is none")]
+    #[error("{path}: {source}")]
     NotText {
         /// The file.
         path: PathBuf,
-        /// The first bad byte.
-        offset: usize,
+        /// Why not.
+        source: DecodeError,
     },
     /// The ignore file can't be read.
     #[error("cannot read {path}: {source}")]
@@ -80,6 +82,9 @@ impl ContextError {
                 names => format!("did you mean {}? Name it with -f FILE", names.join(" or ")),
             }),
             ContextError::Rule(error) => error.hint(),
+            ContextError::NotText { .. } => {
+                Some("save the file as UTF-8, which is what an editor does by default".to_owned())
+            }
             _ => None,
         }
     }
@@ -225,9 +230,9 @@ pub fn read_dockerfile(path: &Path) -> Result<String, ContextError> {
         },
         source,
     })?;
-    String::from_utf8(bytes).map_err(|error| ContextError::NotText {
+    decode(bytes).map_err(|source| ContextError::NotText {
         path: path.to_owned(),
-        offset: error.utf8_error().valid_up_to(),
+        source,
     })
 }
 

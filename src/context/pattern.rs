@@ -228,6 +228,7 @@ fn push(out: &mut Vec<u8>, unit: Unit) {
 mod tests {
     use super::*;
 
+    /// SEMANTICS 41
     #[test]
     fn patterns_match_as_in_go() {
         let cases: [(&str, &str, bool); 32] = [

@@ -122,6 +122,7 @@ impl Chmod {
 mod tests {
     use super::*;
 
+    /// SEMANTICS 46
     #[test]
     fn octal_modes_end_at_07777() {
         let cases = [
@@ -139,6 +140,7 @@ mod tests {
         }
     }
 
+    /// SEMANTICS 46
     #[test]
     fn symbolic_modes_change_what_is_there() {
         let cases = [

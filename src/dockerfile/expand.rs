@@ -68,6 +68,14 @@ impl ExpandError {
                 format!("write \\{quote} for a plain {quote}")
             }
             ExpandError::Required { name, .. } => format!("give it with --build-arg {name}=…"),
+            ExpandError::TooDeep => {
+                format!(
+                    "at most {MAX_DEPTH} may stand within each other; use an ARG for the inner ones"
+                )
+            }
+            ExpandError::MissingBrace | ExpandError::MissingSlash => {
+                "write \\$ for a plain dollar sign".to_owned()
+            }
             _ => return None,
         };
         Some(text)
@@ -363,16 +371,16 @@ impl<'a> Expander<'a> {
     /// Eats a name: letters, digits and `_`, or digits alone, or one special parameter.
     fn name(&mut self) -> String {
         let mut name = String::new();
-        let digits = self.chars.peek().is_some_and(|c| c.is_numeric());
+        let digits = self.chars.peek().is_some_and(char::is_ascii_digit);
         while let Some(&c) = self.chars.peek() {
             if name.is_empty() && matches!(c, '@' | '*' | '#' | '?' | '-' | '$' | '!') {
                 self.chars.next();
                 return c.to_string();
             }
-            let fits = if digits {
-                c.is_numeric()
-            } else {
-                c.is_alphanumeric() || c == '_'
+            let fits = match digits {
+                true => c.is_ascii_digit(),
+                // Letters of any script, but no superscripts: `$x²` is `$x` and a `²`.
+                false => c.is_alphabetic() || c.is_ascii_digit() || c == '_',
             };
             if !fits {
                 break;
@@ -435,6 +443,7 @@ mod tests {
         }
     }
 
+    /// SEMANTICS 17
     #[test]
     fn quotes_and_escapes_follow_the_shell() {
         let cases = [
@@ -460,6 +469,7 @@ mod tests {
         }
     }
 
+    /// SEMANTICS 16
     #[test]
     fn unset_names_are_empty_and_broken_forms_are_errors() {
         let cases = [
@@ -471,6 +481,14 @@ mod tests {
             ("$@@@", Some("@@")),
             ("$$", Some("")),
             ("$001aaa", Some("aaa")),
+            ("$NONE²", Some("²")),
+            ("${NONE²}", None),
+            ("$NONÉx.", Some(".")),
+            ("$0a$#b$?c$-d$!e$*f", Some("abcdef")),
+            ("${#}${?}", Some("")),
+            ("${#HOME}", None),
+            ("${HOME^^}", None),
+            ("${!HOME}", None),
             ("${1:-bbb}", Some("bbb")),
             ("${@:-bbb}", Some("bbb")),
             ("\\${}", Some("${}")),
@@ -490,6 +508,7 @@ mod tests {
         }
     }
 
+    /// SEMANTICS 18
     #[test]
     fn every_form_of_substitution() {
         let cases = [
@@ -551,6 +570,7 @@ mod tests {
         assert_eq!(expand("C:\\x`$HOME", &env, '`').unwrap(), "C:\\x$HOME");
     }
 
+    /// SEMANTICS 21
     #[test]
     fn words_are_split_after_expansion() {
         let cases: [(&str, &[&str]); 7] = [
@@ -571,6 +591,7 @@ mod tests {
         }
     }
 
+    /// SEMANTICS 12
     #[test]
     fn a_heredoc_keeps_quotes_and_knows_backslashes_only() {
         let cases = [

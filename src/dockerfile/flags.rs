@@ -159,6 +159,7 @@ mod tests {
         ("exclude", Kind::Texts),
     ];
 
+    /// SEMANTICS 5
     #[test]
     fn flags_end_at_the_first_other_word_or_at_two_dashes() {
         let cases: [(&str, usize, &str); 6] = [
@@ -176,6 +177,7 @@ mod tests {
         }
     }
 
+    /// SEMANTICS 5
     #[test]
     fn quotes_and_escapes_are_honoured() {
         for (text, expected) in [
@@ -203,6 +205,7 @@ mod tests {
         });
     }
 
+    /// SEMANTICS 5
     #[test]
     fn wrong_flags_are_reported_together() {
         let text = "COPY --lnik --chown --link=maybe --link --chown=a --exclude=a --exclude=b x y";

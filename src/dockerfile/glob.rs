@@ -151,6 +151,7 @@ fn prefix(tokens: &[Token], text: &[char], longest: bool) -> Option<usize> {
 mod tests {
     use super::*;
 
+    /// SEMANTICS 18
     #[test]
     fn only_star_and_question_mark_are_special() {
         let glob = Glob::parse("[a]?").unwrap();

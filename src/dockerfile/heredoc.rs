@@ -154,6 +154,7 @@ mod tests {
         }
     }
 
+    /// SEMANTICS 12
     #[test]
     fn any_quote_in_the_delimiter_turns_expansion_off() {
         for (word, expands) in [
@@ -167,6 +168,7 @@ mod tests {
         }
     }
 
+    /// SEMANTICS 15
     #[test]
     fn only_leading_tabs_are_stripped() {
         let mut doc = Heredoc {

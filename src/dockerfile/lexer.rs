@@ -13,7 +13,7 @@ pub(super) fn is_blank(c: char) -> bool {
 #[derive(Debug, Default)]
 pub(super) struct Directives {
     pub(super) escape: Option<char>,
-    pub(super) syntax: Option<String>,
+    pub(super) syntax: Option<(String, Span)>,
     pub(super) check: Option<String>,
 }
 
@@ -197,6 +197,12 @@ impl<'a> Lexer<'a> {
     fn directives(&mut self) -> (Directives, Vec<Diagnostic>) {
         let mut found = Directives::default();
         let mut errors = Vec::new();
+        // Behind a `#!` line the parser of the reference looks for no escape directive, but
+        // those who look for `syntax` and `check` do.
+        let script = self.text[self.position..].starts_with("#!");
+        if script {
+            self.physical();
+        }
         loop {
             let before = self.position;
             let directive = self
@@ -210,7 +216,8 @@ impl<'a> Lexer<'a> {
             let line = line.trim_end();
             let indent = line.len() - line.trim_start().len();
             let span = Span::new(start + indent, start + line.len());
-            let slot = match key {
+            match key {
+                Key::Escape if script => continue,
                 Key::Escape => {
                     let mut chars = value.chars();
                     match (chars.next(), chars.next()) {
@@ -218,7 +225,7 @@ impl<'a> Lexer<'a> {
                             found.escape = Some(c);
                             continue;
                         }
-                        (Some('\\' | '`'), None) => None,
+                        (Some('\\' | '`'), None) => {}
                         _ => {
                             errors.push(
                                 Diagnostic::new(
@@ -231,29 +238,20 @@ impl<'a> Lexer<'a> {
                         }
                     }
                 }
-                Key::Syntax => Some(&mut found.syntax),
-                Key::Check => Some(&mut found.check),
-            };
-            match slot {
-                Some(slot @ None) => *slot = Some(value.to_owned()),
-                _ => errors.push(Diagnostic::new(
-                    span,
-                    format!("only one {} directive can be used", key.name()),
-                )),
+                Key::Syntax if found.syntax.is_none() => {
+                    found.syntax = Some((value.to_owned(), span));
+                    continue;
+                }
+                Key::Check if found.check.is_none() => {
+                    found.check = Some(value.to_owned());
+                    continue;
+                }
+                Key::Syntax | Key::Check => {}
             }
-            if key == Key::Syntax && !is_known_frontend(value) {
-                let image = value.split(' ').next().unwrap_or_default();
-                errors.push(
-                    Diagnostic::new(
-                        span,
-                        format!("this file is written for another frontend, {image}"),
-                    )
-                    .hinted(
-                        "kiln reads the dialect of docker/dockerfile; if the file is plain, \
-                         remove the syntax directive",
-                    ),
-                );
-            }
+            errors.push(Diagnostic::new(
+                span,
+                format!("only one {} directive can be used", key.name()),
+            ));
         }
     }
 
@@ -362,6 +360,19 @@ fn is_known_frontend(value: &str) -> bool {
     matches!(name, "docker/dockerfile" | "docker/dockerfile-upstream")
 }
 
+/// Returns what is wrong with a frontend that is not the official one, whose dialect this is.
+pub(super) fn unknown_frontend(value: &str, span: Span) -> Option<Diagnostic> {
+    if is_known_frontend(value) {
+        return None;
+    }
+    let image = value.split(' ').next().unwrap_or_default();
+    let message = format!("this file is written for another frontend, {image}");
+    Some(Diagnostic::new(span, message).hinted(
+        "kiln reads the dialect of docker/dockerfile; if the file is plain, remove the syntax \
+         directive",
+    ))
+}
+
 /// The names of all instructions.
 pub(super) const INSTRUCTIONS: [&str; 18] = [
     "ADD",
@@ -405,6 +416,7 @@ mod tests {
         std::iter::from_fn(|| lexer.logical().map(|line| line.text)).collect()
     }
 
+    /// SEMANTICS 3, SEMANTICS 4
     #[test]
     fn continuations_are_joined_as_the_reference_joins_them() {
         let cases: [(&str, &[&str]); 12] = [
@@ -426,6 +438,7 @@ mod tests {
         }
     }
 
+    /// SEMANTICS 4
     #[test]
     fn blank_lines_in_a_continuation_are_noted() {
         let source = Source::new("Dockerfile", "RUN a \\\n\nb");
@@ -447,12 +460,14 @@ mod tests {
         assert_eq!((all.start, all.end), (5, source.text.len()));
     }
 
+    /// SEMANTICS 8
     #[test]
     fn lines_may_be_of_any_length() {
         let text = format!("RUN {}", "a".repeat(1 << 20));
         assert_eq!(lines(&text), [text]);
     }
 
+    /// SEMANTICS 1
     #[test]
     fn directives_stand_at_the_very_top_only() {
         let cases = [
@@ -466,6 +481,7 @@ mod tests {
             ("# a comment\n# escape=`\nRUN", None),
             ("# unknown=x\n# escape=`\nRUN", None),
             ("RUN a\n# escape=`", None),
+            ("#!/usr/bin/env x\n# escape=`", None),
         ];
         for (text, expected) in cases {
             let source = Source::new("Dockerfile", text);
@@ -476,8 +492,19 @@ mod tests {
     }
 
     #[test]
+    fn a_first_line_for_the_kernel_is_passed_over() {
+        let source = Source::new("D", "#!/usr/bin/env kiln\n# check=skip=all\nFROM x");
+        let (mut lexer, directives, errors) = Lexer::new(&source);
+        assert_eq!(errors, []);
+        assert_eq!(directives.check.as_deref(), Some("skip=all"));
+        assert_eq!(lexer.logical().unwrap().text, "FROM x");
+    }
+
+    /// SEMANTICS 1
+    #[test]
     fn directive_errors() {
         let cases = [
+            ("#!x\n# check=a\n# check=b", "only one check"),
             ("# escape=\\\n# escape=`", "only one escape directive"),
             ("# escape=x", "invalid escape character \"x\""),
             (
@@ -485,10 +512,6 @@ mod tests {
                 "only one syntax",
             ),
             ("# check=a\n# check=b", "only one check"),
-            (
-                "# syntax=example.com/my/front:1 arg",
-                "another frontend, example.com/my/front:1",
-            ),
         ];
         for (text, expected) in cases {
             let source = Source::new("Dockerfile", text);
@@ -498,6 +521,7 @@ mod tests {
         }
     }
 
+    /// SEMANTICS 1, SEMANTICS 2
     #[test]
     fn official_frontends_are_accepted_and_keep_their_case() {
         for value in [
@@ -509,7 +533,8 @@ mod tests {
             let source = Source::new("Dockerfile", format!("# syntax={value}\n"));
             let (_, directives, errors) = Lexer::new(&source);
             assert_eq!(errors, []);
-            assert_eq!(directives.syntax.as_deref(), Some(value));
+            assert_eq!(directives.syntax.unwrap().0, value);
+            assert_eq!(unknown_frontend(value, Span::default()), None);
         }
     }
 

@@ -7,7 +7,7 @@ use super::expand::ExpandError;
 use super::instruction::{Command, Instruction, InstructionKind};
 use super::ports::{PortError, SignalError, parse_ports, parse_signal};
 use super::{Scope, Word};
-use crate::image::{ImageConfig, RunConfig};
+use crate::image::{Healthcheck, ImageConfig, RunConfig};
 
 /// Why an instruction can't change a config.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -61,10 +61,80 @@ pub fn join_path(directory: &str, path: &str) -> String {
     format!("/{}", parts.join("/"))
 }
 
-/// Returns a list as Go's %q prints it, which is how docker's history shows commands.
+/// Returns a list as Go's `%q` prints it, which is how docker's history shows commands.
 fn quoted(list: &[String]) -> String {
-    let words: Vec<String> = list.iter().map(|word| format!("{word:?}")).collect();
+    let words: Vec<String> = list.iter().map(|word| go_quoted(word)).collect();
     format!("[{}]", words.join(" "))
+}
+
+/// Returns a text in quotes as Go's `strconv.Quote` writes it.
+fn go_quoted(text: &str) -> String {
+    let mut out = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            '\u{7}' => out.push_str("\\a"),
+            '\u{8}' => out.push_str("\\b"),
+            '\u{c}' => out.push_str("\\f"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\u{b}' => out.push_str("\\v"),
+            c if c < ' ' || c == '\u{7f}' => out.push_str(&format!("\\x{:02x}", u32::from(c))),
+            // Rust escapes what can't be printed, and combining characters, which can.
+            c if c != '\'' && c.escape_debug().len() > 1 && !c.is_alphanumeric() => {
+                match u32::from(c) {
+                    code @ ..=0xffff => out.push_str(&format!("\\u{code:04x}")),
+                    code => out.push_str(&format!("\\U{code:08x}")),
+                }
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
+/// Returns a duration of nanoseconds as Go prints it: `1m30s`, `1.5ms`.
+fn go_duration(nanoseconds: i64) -> String {
+    let sign = if nanoseconds < 0 { "-" } else { "" };
+    let all = nanoseconds.unsigned_abs();
+    let decimal = |whole: u64, rest: u64, digits: usize, unit: &str| {
+        let fraction = format!("{rest:0digits$}");
+        match fraction.trim_end_matches('0') {
+            "" => format!("{whole}{unit}"),
+            fraction => format!("{whole}.{fraction}{unit}"),
+        }
+    };
+    let text = match all {
+        0 => "0s".to_owned(),
+        1..1_000 => format!("{all}ns"),
+        1_000..1_000_000 => decimal(all / 1_000, all % 1_000, 3, "µs"),
+        1_000_000..1_000_000_000 => decimal(all / 1_000_000, all % 1_000_000, 6, "ms"),
+        _ => {
+            let seconds = all / 1_000_000_000;
+            let last = decimal(seconds % 60, all % 1_000_000_000, 9, "s");
+            match (seconds / 3600, seconds / 60 % 60) {
+                (0, 0) => last,
+                (0, minutes) => format!("{minutes}m{last}"),
+                (hours, minutes) => format!("{hours}h{minutes}m{last}"),
+            }
+        }
+    };
+    format!("{sign}{text}")
+}
+
+/// Returns a health check in the words of docker's history.
+fn health_history(check: &Healthcheck) -> String {
+    format!(
+        "HEALTHCHECK {{Test:[{}] Interval:{} Timeout:{} StartPeriod:{} StartInterval:{} Retries:{}}}",
+        check.test.join(" "),
+        go_duration(check.interval),
+        go_duration(check.timeout),
+        go_duration(check.start_period),
+        go_duration(check.start_interval),
+        check.retries,
+    )
 }
 
 fn pairs(name: &str, pairs: &[(String, String)]) -> String {
@@ -99,8 +169,8 @@ fn not_blank(
     Ok(text)
 }
 
-/// Carries an instruction out that changes only the config, and returns its line of history.
-/// `cmd_is_own` says whether CMD was set since the base: ENTRYPOINT clears an inherited one.
+/// Carries an instruction out that changes only the config, and returns its line of history;
+/// nothing for ONBUILD, which is told of where its trigger runs. `cmd_is_own` says whether CMD was set since the base: ENTRYPOINT clears an inherited one.
 ///
 /// # Errors
 /// See [`MetadataError`].
@@ -109,10 +179,10 @@ pub fn apply_metadata(
     scope: &mut Scope,
     instruction: &Instruction,
     cmd_is_own: &mut bool,
-) -> Result<String, MetadataError> {
+) -> Result<Option<String>, MetadataError> {
     let empty = || Value::Object(Map::new());
     let config = &mut image.config;
-    Ok(match &instruction.kind {
+    Ok(Some(match &instruction.kind {
         InstructionKind::Arg(items) => {
             let mut line = "ARG".to_owned();
             for item in items {
@@ -161,9 +231,12 @@ pub fn apply_metadata(
         }
         InstructionKind::Healthcheck(check) => {
             config.healthcheck = Some(check.clone());
-            instruction.raw.clone()
+            health_history(check)
         }
         InstructionKind::Expose(words) => {
+            // The reference sorts them as they are written, which shows in the history.
+            let mut words: Vec<&Word> = words.iter().collect();
+            words.sort_by(|a, b| a.text.cmp(&b.text));
             let mut expanded = Vec::new();
             for word in words {
                 expanded.extend(scope.expand_words(word)?);
@@ -185,7 +258,8 @@ pub fn apply_metadata(
             line
         }
         InstructionKind::User(word) => {
-            let user = not_blank(scope, word, "USER", "a name or a number")?;
+            // One that expands to nothing is root, as in the reference.
+            let user = scope.expand(word)?;
             config.user.clone_from(&user);
             format!("USER {user}")
         }
@@ -201,19 +275,93 @@ pub fn apply_metadata(
         }
         InstructionKind::OnBuild(trigger) => {
             config.on_build.push(trigger.raw.clone());
-            format!("ONBUILD {}", trigger.raw)
+            return Ok(None);
         }
         other @ (InstructionKind::Add(_)
         | InstructionKind::Copy(_)
         | InstructionKind::From(_)
         | InstructionKind::Run(_)
         | InstructionKind::Workdir(_)) => return Err(MetadataError::MakesFiles(other.name())),
-    })
+    }))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::join_path;
+    use std::collections::BTreeMap;
+
+    use super::super::{Source, parse};
+    use super::*;
+
+    /// Carries all instructions of a stage out, and returns the lines of history.
+    fn history(text: &str) -> Vec<String> {
+        let file = parse(&Source::new("Dockerfile", format!("FROM scratch\n{text}"))).unwrap();
+        let none = BTreeMap::new();
+        let mut scope = Scope::new(&none, &none, &[], file.escape);
+        let mut image = ImageConfig::default();
+        let instructions = file.stages[0].instructions.iter();
+        instructions
+            .filter_map(|i| apply_metadata(&mut image, &mut scope, i, &mut false).unwrap())
+            .collect()
+    }
+
+    /// SEMANTICS 59
+    #[test]
+    fn history_is_in_the_words_of_docker() {
+        let cases: [(&str, &[&str]); 14] = [
+            ("ARG A=1 B C=$A", &["ARG A=1 B C=1"]),
+            ("ENV A=1 B=\"x y\"", &["ENV A=1 B=x y"]),
+            ("ENV A the rest", &["ENV A=the rest"]),
+            ("LABEL \"a b\"=c", &["LABEL a b=c"]),
+            (
+                "CMD echo \"a\"",
+                &["CMD [\"/bin/sh\" \"-c\" \"echo \\\"a\\\"\"]"],
+            ),
+            (
+                "CMD [\"\\u001b\", \"it's\", \"é\\u200b\"]",
+                &["CMD [\"\\x1b\" \"it's\" \"é\\u200b\"]"],
+            ),
+            ("ENTRYPOINT []", &["ENTRYPOINT []"]),
+            ("SHELL [\"/bin/bash\", \"-c\"]", &["SHELL [/bin/bash -c]"]),
+            (
+                "EXPOSE 80 443/UDP 100-101",
+                &["EXPOSE [100/tcp 101/tcp 443/udp 80/tcp]"],
+            ),
+            ("VOLUME /a [b]", &["VOLUME [/a [b]]"]),
+            ("USER $NONE", &["USER "]),
+            (
+                "HEALTHCHECK --interval=90s --timeout=1500us CMD a b",
+                &[
+                    "HEALTHCHECK {Test:[CMD-SHELL a b] Interval:1m30s Timeout:1.5ms StartPeriod:0s StartInterval:0s Retries:0}",
+                ],
+            ),
+            (
+                "HEALTHCHECK NONE",
+                &[
+                    "HEALTHCHECK {Test:[NONE] Interval:0s Timeout:0s StartPeriod:0s StartInterval:0s Retries:0}",
+                ],
+            ),
+            ("ONBUILD RUN true", &[]),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(history(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn durations_are_printed_as_in_go() {
+        let cases = [
+            (0, "0s"),
+            (1, "1ns"),
+            (1_100, "1.1µs"),
+            (2_200_000, "2.2ms"),
+            (3_300_000_000, "3.3s"),
+            (60_000_000_000, "1m0s"),
+            (3_600_000_000_001, "1h0m0.000000001s"),
+        ];
+        for (nanoseconds, expected) in cases {
+            assert_eq!(go_duration(nanoseconds), expected);
+        }
+    }
 
     #[test]
     fn relative_paths_join_and_nothing_leaves_the_root() {

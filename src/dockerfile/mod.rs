@@ -26,6 +26,7 @@ mod scope;
 mod source;
 pub(crate) mod suggest;
 mod user_spec;
+mod words;
 
 pub use chmod::{Chmod, ChmodError, Clause};
 pub use diagnostic::{Diagnostic, Diagnostics, excerpt};
@@ -39,7 +40,7 @@ pub use instruction::{
 };
 pub use metadata::{MetadataError, apply_metadata, join_path};
 pub use mount::{Mount, MountError, MountKind, MountSpec, Sharing};
-pub use parser::{parse, parse_onbuild_trigger};
+pub use parser::{parse, parse_for, parse_onbuild_trigger};
 pub use plan::{BaseRef, Plan, PlannedStage};
 pub use ports::{PortError, SignalError, parse_ports, parse_signal};
 pub use scope::Scope;

@@ -197,11 +197,18 @@ impl Mount {
             });
             mount.fields.push((key, word));
         }
-        let words = || mount.fields.iter().filter_map(|(_, word)| word.as_ref());
-        if !words().any(|word| word.text.contains(['$', '`', '\\', '"', '\''])) {
+        if !mount
+            .words()
+            .any(|word| word.text.contains(['$', '`', '\\', '"', '\'']))
+        {
             mount.expand(&|_| None, '\\')?;
         }
         Ok(mount)
+    }
+
+    /// Returns the values that are expanded.
+    pub(super) fn words(&self) -> impl Iterator<Item = &Word> {
+        self.fields.iter().filter_map(|(_, word)| word.as_ref())
     }
 
     /// Returns the mount with its values expanded, checked, and defaults put in.

@@ -4,6 +4,8 @@ mod plain;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
+
 use super::chmod::Chmod;
 use super::flags::{Flags, Kind};
 use super::heredoc::{self, Heredoc, Opening};
@@ -11,11 +13,11 @@ use super::instruction::{
     AddFiles, Command, CopyFiles, Dockerfile, Files, Instruction, InstructionKind, Network,
     OnBuild, Run, Security, SourceArg, Stage, with_heredocs,
 };
-use super::lexer::{INSTRUCTIONS, Lexer, Slice, unknown_instruction};
+use super::lexer::{INSTRUCTIONS, Lexer, Slice, unknown_frontend, unknown_instruction};
 use super::mount::{ALIAS_HINT, Mount};
 use super::suggest::did_you_mean;
 use super::user_spec::UserSpec;
-use super::{Diagnostic, Diagnostics, Source, Span, Word};
+use super::{Diagnostic, Diagnostics, Source, Span, Word, words};
 
 /// After this many errors the rest is more likely noise than news.
 const MAX_ERRORS: usize = 20;
@@ -25,7 +27,13 @@ struct Failed;
 
 /// Parses a Dockerfile. All errors of the file are reported together.
 pub fn parse(source: &Source) -> Result<Dockerfile, Diagnostics> {
-    let mut parser = Parser::new(source);
+    parse_for(source, None)
+}
+
+/// Parses a Dockerfile; `frontend` counts instead of its `syntax` directive, as the build
+/// argument BUILDKIT_SYNTAX gives it.
+pub fn parse_for(source: &Source, frontend: Option<&str>) -> Result<Dockerfile, Diagnostics> {
+    let mut parser = Parser::new(source, frontend);
     let mut global_args = Vec::new();
     let mut stages: Vec<Stage> = Vec::new();
     let mut empty = true;
@@ -76,7 +84,15 @@ pub fn parse(source: &Source) -> Result<Dockerfile, Diagnostics> {
         );
     }
     if !parser.errors.is_empty() {
+        // The plan is never made, so that nobody else would report these.
+        let none = BTreeMap::new();
+        let parsed = stages.iter().flat_map(|stage| &stage.instructions);
+        for instruction in global_args.iter().chain(parsed) {
+            let found = words::check(instruction, parser.escape, &none);
+            parser.errors.extend(found);
+        }
         parser.errors.sort_by_key(|error| error.span);
+        parser.errors.truncate(MAX_ERRORS);
         return Err(Diagnostics(parser.errors));
     }
     let warnings = parser.lexer.empty_continuations.iter().map(|span| {
@@ -96,7 +112,7 @@ pub fn parse(source: &Source) -> Result<Dockerfile, Diagnostics> {
 /// Parses a trigger out of an image config. Spans of findings refer to `text`.
 pub fn parse_onbuild_trigger(text: &str) -> Result<Instruction, Diagnostics> {
     let source = Source::new("ONBUILD trigger", text);
-    let mut parser = Parser::new(&source);
+    let mut parser = Parser::new(&source, None);
     let Some(line) = parser.lexer.logical() else {
         return Err(Diagnostic::new(Span::default(), "an ONBUILD trigger is empty").into());
     };
@@ -123,12 +139,19 @@ struct Parser<'s> {
 }
 
 impl<'s> Parser<'s> {
-    fn new(source: &'s Source) -> Parser<'s> {
-        let (lexer, directives, errors) = Lexer::new(source);
+    fn new(source: &'s Source, frontend: Option<&str>) -> Parser<'s> {
+        let (lexer, mut directives, mut errors) = Lexer::new(source);
+        let given = frontend.map(|image| (image, Span::default()));
+        let named = directives.syntax.as_ref();
+        let named = named.map(|(image, span)| (image.as_str(), *span));
+        if let Some((image, span)) = given.or(named) {
+            errors.extend(unknown_frontend(image, span));
+        }
+        errors.sort_by_key(|error| error.span);
         Parser {
             lexer,
             escape: directives.escape.unwrap_or('\\'),
-            syntax: directives.syntax,
+            syntax: directives.syntax.take().map(|(image, _)| image),
             check: directives.check,
             errors,
             unterminated: false,
@@ -155,6 +178,10 @@ impl<'s> Parser<'s> {
             }
             return self.fail(unknown_instruction(word));
         };
+        if let Some(at) = line.text().find('\0') {
+            let message = "a NUL character can't stand in an instruction";
+            return self.fail(Diagnostic::new(line.part(at, at + 1).span(), message));
+        }
         let errors_before = self.errors.len();
         let (flags, args) = Flags::split(rest, self.escape);
         let kind = match name {

@@ -8,7 +8,7 @@ use crate::image::{Platform, Reference};
 use super::instruction::{Dockerfile, Instruction, InstructionKind, Stage};
 use super::scope::is_proxy;
 use super::suggest::{closest, did_you_mean};
-use super::{Diagnostic, Diagnostics, Span, Word};
+use super::{Diagnostic, Diagnostics, Span, Word, words};
 
 /// What FROM, `COPY --from` or a mount's `from` means.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +61,12 @@ impl Plan {
         .collect()
     }
 
+    /// Returns what a build argument, or an ARG before the first FROM, tells the builder itself.
+    pub fn setting(&self, name: &str) -> Option<&str> {
+        let value = self.globals.get(name).map(String::as_str);
+        value.filter(|value| !value.is_empty())
+    }
+
     /// Takes triggers in that the base image of `stage` turned out to have: they may need
     /// further stages or images. Findings point at the stage's FROM.
     pub fn adopt_triggers(
@@ -105,8 +111,7 @@ impl Plan {
             waiting.extend(self.needs(index));
         }
         if !errors.is_empty() {
-            errors.sort_by_key(|error| error.span);
-            return Err(Diagnostics(errors));
+            return Err(sorted(errors));
         }
         // Stages can only need earlier ones, so their own order will do.
         self.order = needed.into_iter().collect();
@@ -197,7 +202,10 @@ impl Dockerfile {
         predefined: &BTreeMap<String, String>,
     ) -> Result<Plan, Diagnostics> {
         let target = self.find_target(target.filter(|name| !name.is_empty()))?;
-        let globals = self.globals(target, build_args, predefined)?;
+        // Without the global values, what FROM names would be noise.
+        let globals = self
+            .globals(target, build_args, predefined)
+            .map_err(|found| self.with_broken_words(found.0, build_args))?;
         let mut errors = Vec::new();
         let mut stages = Vec::new();
         for stage in &self.stages {
@@ -214,7 +222,7 @@ impl Dockerfile {
             }
         }
         if !errors.is_empty() {
-            return Err(Diagnostics(errors));
+            return Err(self.with_broken_words(errors, build_args));
         }
         let mut plan = Plan {
             target,
@@ -223,8 +231,45 @@ impl Dockerfile {
             globals,
             adopted: BTreeMap::new(),
         };
-        plan.trace(self)?;
-        Ok(plan)
+        plan.trace(self)
+            .map_err(|found| self.with_broken_words(found.0, build_args))?;
+        let mut broken = self.broken_words(plan.order.iter().copied(), build_args);
+        for index in &plan.order {
+            if let BaseRef::Stage(base) = plan.stages[*index].base {
+                let triggers = self.stages[base].triggers();
+                broken.extend(triggers.flat_map(|trigger| {
+                    words::check(&trigger.instruction, self.escape, build_args)
+                }));
+            }
+        }
+        match broken.is_empty() {
+            true => Ok(plan),
+            false => Err(sorted(broken)),
+        }
+    }
+
+    /// Returns the errors of a plan that can't be made, and what else would come next.
+    fn with_broken_words(
+        &self,
+        mut errors: Vec<Diagnostic>,
+        build_args: &BTreeMap<String, String>,
+    ) -> Diagnostics {
+        errors.extend(self.broken_words(0..self.stages.len(), build_args));
+        sorted(errors)
+    }
+
+    /// Returns what is wrong with the words of stages.
+    fn broken_words(
+        &self,
+        stages: impl IntoIterator<Item = usize>,
+        build_args: &BTreeMap<String, String>,
+    ) -> Vec<Diagnostic> {
+        let instructions = stages
+            .into_iter()
+            .flat_map(|i| &self.stages[i].instructions);
+        instructions
+            .flat_map(|instruction| words::check(instruction, self.escape, build_args))
+            .collect()
     }
 
     /// Returns the build arguments that no ARG of the file declares and that have no meaning
@@ -281,7 +326,11 @@ impl Dockerfile {
         build_args: &BTreeMap<String, String>,
         predefined: &BTreeMap<String, String>,
     ) -> Result<BTreeMap<String, String>, Diagnostics> {
+        let mut errors = Vec::new();
         let mut globals = predefined.clone();
+        if let Some(given) = build_args.get("SOURCE_DATE_EPOCH") {
+            globals.insert("SOURCE_DATE_EPOCH".to_owned(), given.clone());
+        }
         globals.entry("TARGETSTAGE".to_owned()).or_insert_with(|| {
             let name = self.stages[target].name.clone();
             name.unwrap_or_else(|| "default".to_owned())
@@ -297,16 +346,24 @@ impl Dockerfile {
             };
             for item in items {
                 let value = match (build_args.get(&item.name), &item.default) {
-                    (Some(given), _) => given.clone(),
+                    (Some(given), _) => Ok(given.clone()),
                     (None, Some(default)) => default
                         .expand(&|name| globals.get(name).cloned(), self.escape)
-                        .map_err(|error| error.at(default.span))?,
+                        .map_err(|error| error.at(default.span)),
                     (None, None) => continue,
                 };
-                globals.insert(item.name.clone(), value);
+                match value {
+                    Ok(value) => {
+                        globals.insert(item.name.clone(), value);
+                    }
+                    Err(error) => errors.push(error),
+                }
             }
         }
-        Ok(globals)
+        match errors.is_empty() {
+            true => Ok(globals),
+            false => Err(Diagnostics(errors)),
+        }
     }
 
     /// Expands a word of a FROM line; returns the names that have no value too.
@@ -400,6 +457,11 @@ impl Dockerfile {
     }
 }
 
+fn sorted(mut errors: Vec<Diagnostic>) -> Diagnostics {
+    errors.sort_by_key(|error| error.span);
+    Diagnostics(errors)
+}
+
 fn is_named(stage: &Stage, name: &str) -> bool {
     let own = stage.name.as_deref();
     own.is_some_and(|own| own.eq_ignore_ascii_case(name))
@@ -422,6 +484,13 @@ fn image(name: &str, file: &Dockerfile, stage: usize, span: Span) -> Result<Base
 
 /// Returns the stages, contexts or images that an instruction names, with their places.
 /// Those of an ONBUILD are meant by whoever runs it.
+impl Instruction {
+    /// Returns the names of stages and images that the instruction takes files from.
+    pub fn sources(&self) -> Vec<String> {
+        names_in(self).into_iter().map(|(name, _)| name).collect()
+    }
+}
+
 fn names_in(instruction: &Instruction) -> Vec<(String, Span)> {
     match &instruction.kind {
         InstructionKind::Copy(copy) => {
@@ -487,6 +556,7 @@ mod tests {
         BaseRef::Image(name.to_owned())
     }
 
+    /// SEMANTICS 9, SEMANTICS 28
     #[test]
     fn unused_stages_are_left_out() {
         let text = "FROM a AS a\nFROM b AS b\nFROM a AS c\nCOPY --from=b / /\nFROM scratch\n\
@@ -501,6 +571,7 @@ mod tests {
         assert_eq!(last.sources["B"], BaseRef::Stage(1));
     }
 
+    /// SEMANTICS 28
     #[test]
     fn names_are_stages_first_and_images_else() {
         let text = "FROM debian AS Debian\nFROM DEBIAN AS x\nCOPY --from=busybox:1 / /\n\
@@ -521,6 +592,7 @@ mod tests {
         assert_eq!(plan.stages[3].base, BaseRef::Stage(1));
     }
 
+    /// SEMANTICS 28
     #[test]
     fn later_stages_and_cycles_are_errors() {
         let cases = [
@@ -565,11 +637,13 @@ mod tests {
         );
     }
 
+    /// SEMANTICS 22
     #[test]
     fn from_lines_see_global_args_only() {
         let text = "ARG NAME=debian TAG=1 FULL=$NAME:$TAG\nFROM ${FULL}-slim\nFROM x:$TARGETARCH";
         let bases: Vec<BaseRef> = plan(text).stages.into_iter().map(|s| s.base).collect();
         assert_eq!(bases, [image_of("debian:1-slim"), image_of("x:arm64")]);
+        assert_eq!(plan("FROM a AS Last").globals["TARGETSTAGE"], "last");
         let given = plan_with(text, "", &[("TAG", "2"), ("TARGETARCH", "s390x")]).unwrap();
         assert_eq!(given.stages[0].base, image_of("debian:2-slim"));
         assert_eq!(given.stages[1].base, image_of("x:s390x"));
@@ -605,6 +679,26 @@ mod tests {
     }
 
     #[test]
+    fn broken_words_of_what_is_needed_are_reported_together() {
+        let text = "FROM a AS unused\nENV A=${\nFROM b AS base\nONBUILD USER ${x\nENV B=${B\n\
+                    FROM base\nEXPOSE ${:}\nWORKDIR $OK";
+        let file = parse(&Source::new("Dockerfile", text)).unwrap();
+        let errors = file.plan(None, &map(&[]), &map(&[])).unwrap_err().0;
+        let words: Vec<&str> = errors
+            .iter()
+            .map(|e| &text[e.span.start..e.span.end])
+            .collect();
+        assert_eq!(words, ["${x", "${B", "${:}"]);
+        // One pass shows them beside what is wrong with the stages themselves.
+        let errors = plan_with("ARG X=${\nARG Y=${\nFROM $X\nUSER ${", "", &[]).unwrap_err();
+        assert_eq!(errors.0.len(), 3, "{errors:?}");
+        let errors = plan_with("FROM a\nUSER ${\nCOPY --from=7 / /", "", &[]).unwrap_err();
+        assert_eq!(errors.0.len(), 2, "{errors:?}");
+        let errors = parse(&Source::new("D", "FROM a\nUSER ${\nFOO\n")).unwrap_err();
+        assert_eq!(errors.0.len(), 2, "{errors:?}");
+    }
+
+    #[test]
     fn platforms_are_expanded_and_checked() {
         let plan = plan("FROM --platform=$BUILDPLATFORM x");
         let platform = plan.stages[0].platform.as_ref().unwrap();
@@ -616,6 +710,7 @@ mod tests {
         );
     }
 
+    /// SEMANTICS 30
     #[test]
     fn triggers_of_a_stage_belong_to_its_child() {
         let text = "FROM a AS files\nFROM b AS parent\nONBUILD COPY --from=files / /\nFROM parent";
@@ -626,6 +721,7 @@ mod tests {
         assert_eq!(plan_with(text, "parent", &[]).unwrap().order, [1]);
     }
 
+    /// SEMANTICS 37
     #[test]
     fn triggers_of_an_image_may_need_further_stages() {
         let text = "FROM a AS files\nFROM b";

@@ -1,5 +1,8 @@
 //! Ports of EXPOSE and the signal of STOPSIGNAL, both read after expansion.
 
+// The type alone: an address in a text, and no network.
+use core::net::IpAddr;
+
 use super::suggest::did_you_mean;
 
 /// An argument of EXPOSE that is no port.
@@ -18,8 +21,8 @@ impl PortError {
 }
 
 /// Returns the ports of EXPOSE as the config names them, `80/tcp`: ranges written out,
-/// protocols in lower case. As in the reference, a host part (`127.0.0.1:80:80`) is
-/// accepted and means nothing.
+/// protocols in lower case. As in the reference, an address and a port of the host
+/// (`127.0.0.1:80:80`) are accepted and mean nothing.
 pub fn parse_ports(words: &[String]) -> Result<Vec<String>, PortError> {
     let mut ports = Vec::new();
     for word in words {
@@ -27,7 +30,7 @@ pub fn parse_ports(words: &[String]) -> Result<Vec<String>, PortError> {
             text: word.chars().take(100).collect(),
             reason,
         };
-        let container = word.rsplit(':').next().unwrap_or_default();
+        let (host, container) = word.rsplit_once(':').unwrap_or(("", word));
         let (range, protocol) = match container.split_once('/') {
             Some((range, protocol)) => (range, protocol.to_ascii_lowercase()),
             None => (container, String::new()),
@@ -42,12 +45,25 @@ pub fn parse_ports(words: &[String]) -> Result<Vec<String>, PortError> {
             let number = plain.then(|| text.parse::<u16>().ok()).flatten();
             number.ok_or(error("expected a number from 0 to 65535"))
         };
-        let (first, last) = match range.split_once('-') {
-            Some((first, last)) => (number(first)?, number(last)?),
-            None => (number(range)?, number(range)?),
+        let bounds = |range: &str| {
+            let (first, last) = range.split_once('-').unwrap_or((range, range));
+            let (first, last) = (number(first)?, number(last)?);
+            match last < first {
+                true => Err(error("the range ends before it starts")),
+                false => Ok((first, last)),
+            }
         };
-        if last < first {
-            return Err(error("the range ends before it starts"));
+        let (first, last) = bounds(range)?;
+        let (address, host) = host.rsplit_once(':').unwrap_or(("", host));
+        if !host.is_empty() {
+            let (from, to) = bounds(host)?;
+            if first != last && to - from != last - first {
+                return Err(error("the ranges of host and container differ in length"));
+            }
+        }
+        let bare = address.strip_prefix('[').and_then(|a| a.strip_suffix(']'));
+        if !address.is_empty() && bare.unwrap_or(address).parse::<IpAddr>().is_err() {
+            return Err(error("the host must be an IP address"));
         }
         ports.extend((first..=last).map(|port| format!("{port}/{protocol}")));
     }
@@ -146,9 +162,10 @@ pub fn parse_signal(text: &str) -> Result<i32, SignalError> {
 mod tests {
     use super::*;
 
+    /// SEMANTICS 21
     #[test]
     fn ports_are_written_out() {
-        let cases: [(&str, Option<&[&str]>); 14] = [
+        let cases: [(&str, Option<&[&str]>); 22] = [
             ("80", Some(&["80/tcp"])),
             ("80/UDP", Some(&["80/udp"])),
             ("53/sctp", Some(&["53/sctp"])),
@@ -156,6 +173,14 @@ mod tests {
             ("7000-7002/udp", Some(&["7000/udp", "7001/udp", "7002/udp"])),
             ("80-80", Some(&["80/tcp"])),
             ("127.0.0.1:8080:80", Some(&["80/tcp"])),
+            ("127.0.0.1::80", Some(&["80/tcp"])),
+            ("[::1]:8080:80", Some(&["80/tcp"])),
+            ("8080:80/udp", Some(&["80/udp"])),
+            ("8080-8090:80", Some(&["80/tcp"])),
+            ("8080-8081:80-81", Some(&["80/tcp", "81/tcp"])),
+            ("8080-8082:80-81", None),
+            ("localhost:80:80", None),
+            ("http:80", None),
             ("80/icmp", None),
             ("", None),
             ("/tcp", None),
@@ -171,6 +196,7 @@ mod tests {
         }
     }
 
+    /// SEMANTICS 58
     #[test]
     fn signals_are_names_or_numbers() {
         let cases = [

@@ -19,6 +19,9 @@ const PROXIES: [&str; 5] = [
     "ALL_PROXY",
 ];
 
+/// Arguments for scanners of what was built: declared, but never variables.
+const NOT_VARIABLES: [&str; 2] = ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"];
+
 /// Tells whether a name is one of the predefined proxy arguments, in any spelling.
 pub(super) fn is_proxy(name: &str) -> bool {
     PROXIES.iter().any(|proxy| proxy.eq_ignore_ascii_case(name))
@@ -97,7 +100,9 @@ impl Scope {
             (None, Some(default)) => Some(self.expand(default)?),
             (None, None) => self.globals.get(&item.name).cloned(),
         };
-        if let Some(value) = &value {
+        if let Some(value) = &value
+            && !NOT_VARIABLES.contains(&item.name.as_str())
+        {
             self.set_env(&item.name, value);
         }
         self.args.push((item.name.clone(), value.clone()));
@@ -163,17 +168,16 @@ impl Scope {
     /// Returns `NAME=value` of all declared ARGs with the values they have now, as the
     /// history shows them before a RUN's command. Unset ones are empty.
     pub fn args_for_history(&self) -> Vec<String> {
-        let mut names: Vec<&str> = Vec::new();
-        for (name, _) in &self.args {
-            if !names.contains(&name.as_str()) {
-                names.push(name);
+        let mut lines: Vec<(&str, String)> = Vec::new();
+        for (name, declared) in &self.args {
+            let value = self.lookup(name).or_else(|| declared.clone());
+            let line = format!("{name}={}", value.unwrap_or_default());
+            match lines.iter_mut().find(|(known, _)| known == name) {
+                Some((_, old)) => *old = line,
+                None => lines.push((name, line)),
             }
         }
-        let value = |name: &str| self.lookup(name).unwrap_or_default();
-        names
-            .iter()
-            .map(|name| format!("{name}={}", value(name)))
-            .collect()
+        lines.into_iter().map(|(_, line)| line).collect()
     }
 
     /// Returns how the history names a RUN of these arguments:
@@ -232,6 +236,7 @@ mod tests {
         )
     }
 
+    /// SEMANTICS 19
     #[test]
     fn one_env_sees_the_old_environment_and_one_arg_its_earlier_items() {
         let scope = run(&[], "ENV abc=hello\nENV abc=bye def=$abc\nENV ghi=$abc");
@@ -241,6 +246,7 @@ mod tests {
         assert_eq!(scope.lookup("b").as_deref(), Some("1"));
     }
 
+    /// SEMANTICS 22, SEMANTICS 23, SEMANTICS 24
     #[test]
     fn priority_of_values() {
         let given = &[("GIVEN", "cli")];
@@ -266,6 +272,7 @@ mod tests {
         }
     }
 
+    /// SEMANTICS 25
     #[test]
     fn a_stage_on_a_stage_keeps_its_args_and_the_config_wins() {
         let parent = run(&[], "ARG A=1\nENV B=env\nARG B=arg");
@@ -281,6 +288,7 @@ mod tests {
         assert_eq!(scope.key_environment()[0], ("PATH".into(), "/x".into()));
     }
 
+    /// SEMANTICS 59
     #[test]
     fn history_lists_each_declared_arg_once() {
         let scope = run(&[], "ARG A=1 UNSET\nARG A=2");
@@ -296,6 +304,7 @@ mod tests {
         );
     }
 
+    /// SEMANTICS 26
     #[test]
     fn proxies_reach_a_run_and_nothing_else() {
         let given = &[("http_proxy", "p"), ("NO_PROXY", "n"), ("ftp_proxy", "")];
@@ -319,6 +328,7 @@ mod tests {
         assert_eq!(declared.key_environment().len(), 2);
     }
 
+    /// SEMANTICS 58
     #[test]
     fn blank_names_are_refused_after_expansion() {
         let file = parse(&Source::new("D", "FROM x\nENV \"$NONE\"=1")).unwrap();

@@ -53,6 +53,7 @@ pub(super) mod tests {
         acl
     }
 
+    /// SEMANTICS 69
     #[test]
     fn only_named_users_and_groups_are_mapped() {
         assert_eq!(

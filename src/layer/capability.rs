@@ -28,6 +28,7 @@ pub(super) fn without_root_id(value: Vec<u8>) -> Vec<u8> {
 mod tests {
     use super::*;
 
+    /// SEMANTICS 69
     #[test]
     fn revision_3_loses_its_root_id_and_keeps_the_effective_flag() {
         let masks = [0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];

@@ -259,6 +259,7 @@ mod tests {
         assert_eq!(SHIFTED.to_image(0), Some(0));
     }
 
+    /// SEMANTICS 68
     #[test]
     fn an_id_without_mapping_comes_back_and_lends_out_no_set_id_bit() {
         let truth = record(70000, 3, 0o4755);

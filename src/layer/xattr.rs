@@ -131,6 +131,7 @@ pub(super) fn clear(dir: BorrowedFd<'_>, path: &[u8]) -> Result<(), LayerError> 
 mod tests {
     use super::*;
 
+    /// SEMANTICS 66
     #[test]
     fn machine_attributes_are_private() {
         for name in [

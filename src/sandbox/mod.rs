@@ -1,21 +1,23 @@
 //! A stack of layers as the root of a sandbox: the overlay, the mount points that are
 //! missing, the files that every container has, the user.
 
+mod mount;
 mod root;
 mod user;
 
-pub use root::{Changes, Root};
+pub use mount::{Access, PrivateFiles, Shown, make_read_only};
+pub use root::{Changes, MountPoint, Root};
 pub use user::{Identity, UserError, home_of, lookup_chown, lookup_user};
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use kiln_runtime::capability::CapabilitySet;
 use kiln_runtime::seccomp::{Policy, Program};
-use kiln_runtime::{Builder, Mount, Network, OverlayKind, Spec, Step, User};
+use kiln_runtime::{Builder, Create, HostHelper, Mount, Network, OverlayKind, Spec, Step, User};
 
 use crate::layer::{LayerError, View};
-use crate::store::{Session, Stack, Store, StoreError};
+use crate::store::{Session, Store, StoreError};
 
 /// The PATH of an image that sets none, as docker has it.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -80,6 +82,8 @@ pub struct Command {
     pub network: Network,
     /// The host name.
     pub hostname: String,
+    /// What is mounted over the root, in order.
+    pub mounts: Vec<Mount>,
     /// Standard input, output and error.
     pub stdio: [OwnedFd; 3],
 }
@@ -112,13 +116,25 @@ impl Sandboxes {
         &self.store
     }
 
-    /// Prepares a writable root on top of a stack, for commands that start in `cwd`. Where
-    /// that is missing it is made, and counts as a change, as in docker.
+    /// Returns the helper that executes programs outside the namespace.
+    pub fn host(&self) -> &HostHelper {
+        self.builder.host()
+    }
+
+    /// Prepares a writable root on top of trees, bottom first, which make up `view`, for
+    /// commands that start in `cwd`. Where that is missing it is made, and counts as a change,
+    /// as in docker. Mount points that are missing are made too, and count for nothing.
     ///
     /// # Errors
     /// See [`SandboxError`].
-    pub fn root(&self, stack: &Stack, view: &View, cwd: &[u8]) -> Result<Root, SandboxError> {
-        Root::prepare(self, stack, view, cwd)
+    pub fn root(
+        &self,
+        trees: &[PathBuf],
+        view: &View,
+        cwd: &[u8],
+        points: &[MountPoint],
+    ) -> Result<Root, SandboxError> {
+        Root::prepare(self, trees, view, cwd, points)
     }
 
     /// Starts a command in a root.
@@ -130,12 +146,14 @@ impl Sandboxes {
             Ok(Mount {
                 target: target.as_bytes().to_vec(),
                 source: kiln_runtime::mount_file(source, false)?,
+                create: Create::Never,
             })
         };
-        let mounts = vec![
+        let mut mounts = vec![
             bind("/etc/resolv.conf", &root.resolv_conf(command.network)?)?,
             bind("/etc/hosts", &root.hosts(&command.hostname)?)?,
         ];
+        mounts.extend(command.mounts);
         let spec = Spec {
             root: root.mount()?,
             args: command.args,

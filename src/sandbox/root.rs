@@ -8,11 +8,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use kiln_runtime::{Layers, Network, Overlay, OverlayKind};
+use kiln_runtime::{Layers, Network, Overlay, OverlayKind, Upper};
 
 use super::SandboxError;
 use crate::layer::{Attributes, LayerError, LayerWriter, Ownership, UpperKind, View};
-use crate::store::{Session, Stack};
+use crate::store::Session;
 
 /// Mount points that every sandbox needs, and whether they are directories.
 const MOUNT_POINTS: [(&str, bool); 5] = [
@@ -22,6 +22,42 @@ const MOUNT_POINTS: [(&str, bool); 5] = [
     ("etc/resolv.conf", false),
     ("etc/hosts", false),
 ];
+
+/// Somewhere to mount on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MountPoint {
+    /// Where, from the root of the tree that it is in.
+    pub path: Vec<u8>,
+    /// Whether a directory is mounted there, else a file.
+    pub is_directory: bool,
+}
+
+/// Writes a layer of mount points on top of a tree that lacks them, which repeats the
+/// attributes of existing directories.
+pub(super) fn write_mount_points(
+    directory: &Path,
+    view: &View,
+    ownership: Ownership,
+    points: &[MountPoint],
+) -> Result<(), SandboxError> {
+    let directory = File::open(directory)?;
+    let mut writer = LayerWriter::new(directory.as_fd(), view, ownership)?.keep_times();
+    for MountPoint { path, is_directory } in points {
+        if *is_directory {
+            writer.ensure_dir(path, 0o755, 0, 0)?;
+        } else {
+            let parent = path.iter().rposition(|b| *b == b'/').unwrap_or(0);
+            writer.ensure_dir(&path[..parent], 0o755, 0, 0)?;
+            let attributes = Attributes {
+                mode: 0o644,
+                ..Attributes::default()
+            };
+            writer.put_file(path, &mut io::empty(), &attributes)?;
+        }
+    }
+    writer.finish()?;
+    Ok(())
+}
 
 /// A writable root: an overlay whose changes go to a directory of the session.
 ///
@@ -47,9 +83,10 @@ pub struct Changes {
 impl Root {
     pub(super) fn prepare(
         shop: &super::Sandboxes,
-        stack: &Stack,
+        trees: &[PathBuf],
         view: &View,
         cwd: &[u8],
+        points: &[MountPoint],
     ) -> Result<Root, SandboxError> {
         let (session, kind) = (&shop.session, shop.overlay);
         let directory = session.directory()?;
@@ -66,24 +103,25 @@ impl Root {
         let upper = root.directory.join("staged/fs");
         begin_changes(view, &upper, root.ownership, cwd)?;
         let mut lowers: Vec<PathBuf> = Vec::new();
-        if let Some(stubs) = root.make_mount_points(view)? {
+        if let Some(stubs) = root.make_mount_points(view, points)? {
             lowers.push(stubs);
         }
         // A layer may be there twice (all empty ones are the same), and overlayfs refuses that.
         // The topmost is enough: whatever a lower one would show, that one shows above it.
         let mut seen = BTreeSet::new();
         lowers.extend(
-            stack
-                .layers()
+            trees
                 .iter()
                 .rev()
-                .map(|layer| layer.fs())
-                .filter(|fs| seen.insert(fs.clone())),
+                .filter(|tree| seen.insert(*tree))
+                .cloned(),
         );
         let layers = Layers {
             lowers: &lowers,
-            upper: &upper,
-            work: &root.directory.join("work"),
+            upper: Some(Upper {
+                changes: &upper,
+                work: &root.directory.join("work"),
+            }),
             scratch: &root.directory.join("scratch"),
         };
         root.overlay = Some(Overlay::mount(&shop.builder, &layers, kind)?);
@@ -91,12 +129,23 @@ impl Root {
     }
 
     /// Makes a layer of the mount points that the image lacks; nothing where it lacks none.
-    fn make_mount_points(&self, view: &View) -> Result<Option<PathBuf>, SandboxError> {
+    fn make_mount_points(
+        &self,
+        view: &View,
+        points: &[MountPoint],
+    ) -> Result<Option<PathBuf>, SandboxError> {
         let mut missing = Vec::new();
-        for (path, is_directory) in MOUNT_POINTS {
-            let resolved = view.resolve(path.as_bytes(), true)?;
+        let own = MOUNT_POINTS.map(|(path, is_directory)| MountPoint {
+            path: path.as_bytes().to_vec(),
+            is_directory,
+        });
+        for point in own.iter().chain(points) {
+            let resolved = view.resolve(&point.path, true)?;
             if resolved.node.is_none() {
-                missing.push((resolved.path, is_directory));
+                missing.push(MountPoint {
+                    path: resolved.path,
+                    is_directory: point.is_directory,
+                });
             }
         }
         // An overlay has at least one layer below: for an empty image, this is it.
@@ -105,22 +154,7 @@ impl Root {
         }
         let stubs = self.directory.join("stubs");
         fs::create_dir(&stubs)?;
-        let directory = File::open(&stubs)?;
-        let mut writer = LayerWriter::new(directory.as_fd(), view, self.ownership)?.keep_times();
-        for (path, is_directory) in missing {
-            if is_directory {
-                writer.ensure_dir(&path, 0o755, 0, 0)?;
-            } else {
-                let parent = path.iter().rposition(|b| *b == b'/').unwrap_or(0);
-                writer.ensure_dir(&path[..parent], 0o755, 0, 0)?;
-                let attributes = Attributes {
-                    mode: 0o644,
-                    ..Attributes::default()
-                };
-                writer.put_file(&path, &mut io::empty(), &attributes)?;
-            }
-        }
-        writer.finish()?;
+        write_mount_points(&stubs, view, self.ownership, &missing)?;
         Ok(Some(stubs))
     }
 

@@ -1,16 +1,19 @@
-//! Step records: what a step came to, under a key of all that it could see.
+//! Step records: what a step came to. They lie by a hash of its inputs, then by what was below
+//! it: whether it can have been done anywhere is seen without knowing what lies below.
+
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Result, Store};
-use crate::image::DiffId;
+use super::{IoContext, Result, Store};
+use crate::image::{ChainId, DiffId};
 
 /// What a step came to. Its key is made in [`crate::build`]. The format is part of the store:
 /// a record that does not parse is none.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepRecord {
-    /// The layer that it made; none for a step that changes the config only.
-    pub diff_id: Option<DiffId>,
+    /// The layer that it made.
+    pub diff_id: DiffId,
     /// When it ran first, RFC 3339: a step from the cache keeps its time, so that a build in
     /// which nothing changed gives the same image.
     pub created: String,
@@ -19,20 +22,47 @@ pub struct StepRecord {
 /// No file of the stat cache is larger, in bytes.
 const STAT_CACHE_LIMIT: u64 = 256 << 20;
 
+/// The name of the record of a step with nothing below it.
+const NOTHING_BELOW: &str = "nothing";
+
 impl Store {
-    /// Returns the record under a key. A damaged one counts as none.
-    pub fn step_record(&self, key: &str) -> Option<StepRecord> {
-        super::files::read_json(&self.dir("cache").join(key))
+    fn step_path(&self, inputs: &str, below: Option<&ChainId>) -> PathBuf {
+        let below = below.map_or(NOTHING_BELOW, |chain_id| chain_id.0.hex());
+        self.dir("cache").join(inputs).join(below)
+    }
+
+    /// Returns the record of a step with these inputs on top of `below`. A damaged one counts
+    /// as none.
+    pub fn step_record(&self, inputs: &str, below: Option<&ChainId>) -> Option<StepRecord> {
+        super::files::read_json(&self.step_path(inputs, below))
             .ok()
             .flatten()
+    }
+
+    /// Tells whether a step with these inputs has a record on top of anything.
+    pub fn has_step_records(&self, inputs: &str) -> bool {
+        self.dir("cache").join(inputs).is_dir()
     }
 
     /// Writes a record. Where another process wrote one first, that one is replaced.
     ///
     /// # Errors
     /// Disk full, and the like.
-    pub fn write_step_record(&self, key: &str, record: &StepRecord) -> Result<()> {
-        super::files::write_json(&self.dir("cache").join(key), record)
+    pub fn write_step_record(
+        &self,
+        inputs: &str,
+        below: Option<&ChainId>,
+        record: &StepRecord,
+    ) -> Result<()> {
+        let path = self.step_path(inputs, below);
+        let directory = self.dir("cache").join(inputs);
+        match std::fs::create_dir(&directory) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                return Err(error).at("cannot create", &directory);
+            }
+            _ => {}
+        }
+        super::files::write_json(&path, record)
     }
 
     /// Returns what is remembered of a context's files. What can't be read is nothing.
@@ -50,11 +80,18 @@ impl Store {
         super::files::write_atomically(&self.dir("stat").join(name), bytes)
     }
 
-    pub(super) fn step_records(&self) -> Result<Vec<(String, StepRecord)>> {
-        let keys = super::files::names(&self.dir("cache"))?;
-        Ok(keys
-            .into_iter()
-            .filter_map(|key| Some((key.clone(), self.step_record(&key)?)))
-            .collect())
+    pub(super) fn step_records(&self) -> Result<Vec<StepRecord>> {
+        let mut records = Vec::new();
+        for inputs in super::files::names(&self.dir("cache"))? {
+            let directory = self.dir("cache").join(inputs);
+            if !directory.is_dir() {
+                continue;
+            }
+            for below in super::files::names(&directory)? {
+                let record = super::files::read_json(&directory.join(below));
+                records.extend(record.ok().flatten());
+            }
+        }
+        Ok(records)
     }
 }

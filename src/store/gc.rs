@@ -94,7 +94,7 @@ impl Store {
     }
 
     /// Removes what only a crash leaves: files that were never renamed, names that can't be
-    /// read; and the locks of single layers, which nobody can hold now.
+    /// read; snapshots of contexts, which are made again; and locks that nobody can hold now.
     fn remove_leftovers(&self) -> Result<()> {
         for kind in [
             "refs",
@@ -102,7 +102,6 @@ impl Store {
             "blobs/sha256",
             "blobs/sha512",
             "compressed",
-            "cache",
         ] {
             let directory = self.dir(kind);
             for entry in fs::read_dir(&directory).at("cannot list", &directory)? {
@@ -119,10 +118,33 @@ impl Store {
                 }
             }
         }
+        self.remove_leftover_records()?;
+        self.remove_snapshots()?;
         for name in super::files::names(&self.dir("locks"))? {
-            if name.starts_with("pull-") {
+            if name.starts_with("pull-") || name.starts_with("context-") {
                 super::files::remove_file(&self.dir("locks").join(name))?;
             }
+        }
+        Ok(())
+    }
+
+    /// Removes unfinished step records, and what an earlier kiln kept in their place.
+    fn remove_leftover_records(&self) -> Result<()> {
+        let cache = self.dir("cache");
+        for entry in fs::read_dir(&cache).at("cannot list", &cache)? {
+            let path = entry.at("cannot list", &cache)?.path();
+            if !path.is_dir() {
+                self.trash(&path)?;
+                continue;
+            }
+            for entry in fs::read_dir(&path).at("cannot list", &path)? {
+                let entry = entry.at("cannot list", &path)?;
+                if entry.file_name().as_encoded_bytes().starts_with(b".") {
+                    self.trash(&entry.path())?;
+                }
+            }
+            // Where nothing is left in it.
+            let _ = fs::remove_dir(&path);
         }
         Ok(())
     }
@@ -189,9 +211,8 @@ impl Store {
                 below = Some(chain_id);
             }
         }
-        for (_, record) in self.step_records()? {
-            live.diff_ids.extend(record.diff_id);
-        }
+        let records = self.step_records()?;
+        live.diff_ids.extend(records.into_iter().map(|r| r.diff_id));
         for diff_id in &live.diff_ids {
             let blobs = self.compressed(diff_id);
             live.blobs.extend(

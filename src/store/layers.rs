@@ -66,6 +66,11 @@ impl Stack {
         self.chain_id.as_ref()
     }
 
+    /// Returns the directories of the trees, bottom first.
+    pub fn trees(&self) -> Vec<PathBuf> {
+        self.layers.iter().map(|layer| layer.fs()).collect()
+    }
+
     /// Puts a layer on top.
     pub fn push(&mut self, layer: Arc<Layer>) {
         let diff_id = &layer.meta.diff_id;
@@ -191,7 +196,8 @@ impl Store {
     }
 
     /// Publishes a tree: `staged` is a directory of a session with the tree in `fs`. Where
-    /// another process was first, its tree is returned, and this one is discarded.
+    /// another process was first, its tree is returned, and this one goes with the session: a
+    /// step may stand on it.
     ///
     /// # Errors
     /// Disk full, and the like.
@@ -203,7 +209,6 @@ impl Store {
     ) -> Result<Arc<Layer>> {
         let _publishing = self.lock(PUBLISHING)?;
         if let Some(layer) = self.whole_layer(below, &meta.diff_id)? {
-            self.trash(staged)?;
             return Ok(layer);
         }
         let link = self.link(below, &meta.diff_id, meta.self_contained);

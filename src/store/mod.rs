@@ -8,11 +8,13 @@
 //! layers/<id>/{fs,layer.json}    extracted trees, immutable
 //! diff/<form>/<diff_id hex>  → layers/<id>, where the tree does not depend on what lies below
 //! chain/<form>/<chain_id hex> → layers/<id>, where it does
-//! cache/<key>                step records
+//! cache/<inputs>/<chain_id hex>  step records, by what was given and what lay below
+//! mounts/<form>/<name>       directories of RUN --mount=type=cache
+//! contexts/<form>/<key>      snapshots of files that RUN --mount=type=bind shows
 //! stat/<dev>-<ino>           hashes of a context's files, see [`crate::context::stat_cache`]
 //! tmp/<session>/             work of one process, with a lock that it holds
 //! trash/                     what is being removed
-//! locks/                     lock files, never renamed
+//! locks/                     lock files, never renamed; `steps` has a byte for each step
 //! ```
 //!
 //! Data is written below `tmp/` and renamed; references are published last. After a crash
@@ -24,6 +26,7 @@ mod files;
 mod gc;
 mod images;
 mod layers;
+mod mounts;
 mod session;
 
 use std::io;
@@ -34,7 +37,8 @@ pub use cache::StepRecord;
 pub use gc::Freed;
 pub use images::{Image, RefRecord, Removed};
 pub use layers::{CompressedBlob, Layer, Stack};
-pub use session::{Lock, Session};
+pub use mounts::{MOUNTED, Snapshot};
+pub use session::{Lock, Session, StepLock};
 
 use crate::image::{Digest, ReferenceError};
 use crate::layer::Ownership;

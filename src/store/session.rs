@@ -6,13 +6,17 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use nix::fcntl::{Flock, FlockArg};
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, Flock, FlockArg, fcntl};
 
 use super::files::unique_name;
 use super::{IoContext, Result, Store};
 
 /// A lock on a file of its own below `locks/`. Released when dropped, or when the process ends.
 pub struct Lock(#[allow(dead_code, reason = "held for its drop")] Flock<File>);
+
+/// A lock on a step: on a byte of a file of all of them, so that no files gather.
+pub struct StepLock(#[allow(dead_code, reason = "held for its drop")] File);
 
 /// The work of one process below `tmp/`. It has a directory once something is put there, so
 /// that what only removes works on a full disk too.
@@ -99,7 +103,7 @@ fn flock(path: &Path, how: FlockArg) -> Result<Flock<File>> {
     loop {
         match Flock::lock(file, how) {
             Ok(lock) => return Ok(lock),
-            Err((again, nix::errno::Errno::EINTR)) => file = again,
+            Err((again, Errno::EINTR)) => file = again,
             Err((_, errno)) => return Err(errno).at("cannot lock", path),
         }
     }
@@ -133,6 +137,41 @@ impl Store {
                 .ok()
                 .map(Lock),
         )
+    }
+
+    /// Takes the lock of a step, or returns nothing where somebody else has it, in this process
+    /// or another. `id` is a hash of what the step is.
+    ///
+    /// # Errors
+    /// The lock file can't be made.
+    pub fn try_lock_step(&self, id: [u8; 8]) -> Result<Option<StepLock>> {
+        let path = self.dir("locks").join("steps");
+        let file = lock_file(&path)?;
+        let byte = libc::flock {
+            l_type: libc::F_WRLCK as libc::c_short,
+            l_whence: libc::SEEK_SET as libc::c_short,
+            l_start: i64::from_le_bytes(id) & (i64::MAX >> 1),
+            l_len: 1,
+            l_pid: 0,
+        };
+        // Of the open file, not of the process: stages of one build wait for each other too.
+        match fcntl(&file, FcntlArg::F_OFD_SETLK(&byte)) {
+            Ok(_) => Ok(Some(StepLock(file))),
+            Err(Errno::EAGAIN | Errno::EACCES) => Ok(None),
+            Err(errno) => Err(errno).at("cannot lock", &path),
+        }
+    }
+
+    /// Takes the lock of a name together with others, or returns nothing where a process has
+    /// it alone.
+    ///
+    /// # Errors
+    /// The lock file can't be made.
+    pub fn try_lock_shared(&self, name: &str) -> Result<Option<Lock>> {
+        let path = self.dir("locks").join(name);
+        Ok(Flock::lock(lock_file(&path)?, FlockArg::LockSharedNonblock)
+            .ok()
+            .map(Lock))
     }
 
     /// Starts a session.

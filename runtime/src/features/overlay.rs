@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::builder::Builder;
 use crate::error::Error;
-use crate::overlay::{Layers, Overlay, OverlayKind};
+use crate::overlay::{Layers, Overlay, OverlayKind, Upper};
 
 /// Which overlay to take, and why not the kernel's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,8 +113,10 @@ pub(super) fn try_overlay(
     fs::write(&file, "lower").map_err(failed("write", &file))?;
     let layers = Layers {
         lowers: &[lower],
-        upper: &upper,
-        work: &work,
+        upper: Some(Upper {
+            changes: &upper,
+            work: &work,
+        }),
         scratch: &mnt,
     };
     Ok(Overlay::mount(builder, &layers, kind).and_then(|overlay| {

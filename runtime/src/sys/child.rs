@@ -200,6 +200,24 @@ fn attach_to(root: RawFd, mount: RawFd, target: &CStr) -> Result<(), Errno> {
     result
 }
 
+fn ensure(root: RawFd, parent: &CStr, name: &CStr, directory: bool) -> Result<(), Errno> {
+    let resolve = libc::RESOLVE_NO_SYMLINKS;
+    let parent = open_target(root, parent, libc::O_DIRECTORY, resolve)?;
+    let made = if directory {
+        // SAFETY: NUL-terminated path.
+        check(unsafe { libc::mkdirat(parent, name.as_ptr(), 0o755) }.into())
+    } else {
+        let mode = libc::S_IFREG | 0o644;
+        // SAFETY: NUL-terminated path.
+        check(unsafe { libc::mknodat(parent, name.as_ptr(), mode, 0) }.into())
+    };
+    close(parent);
+    match made {
+        Ok(_) | Err(Errno::EEXIST) => Ok(()),
+        Err(errno) => Err(errno),
+    }
+}
+
 fn mount_new(
     root: RawFd,
     fstype: &CStr,
@@ -406,6 +424,11 @@ fn perform(op: &Op, at: &mut Position) -> Result<(), Trouble> {
             };
         }
         Op::Attach { mount, target } => attach_to(*base, *mount, target)?,
+        Op::Ensure {
+            parent,
+            name,
+            directory,
+        } => ensure(*base, parent, name, *directory)?,
         Op::CreateFile(path, mode) => {
             let flags = libc::O_CREAT | libc::O_EXCL | libc::O_CLOEXEC | libc::O_NOFOLLOW;
             // SAFETY: NUL-terminated path.

@@ -164,6 +164,17 @@ pub(crate) fn set_xattr(
     Ok(())
 }
 
+/// Opens a process that is no child. See `pidfd_open(2)`.
+///
+/// # Errors
+/// ESRCH where there is none.
+pub(crate) fn open_process(pid: libc::pid_t) -> Result<OwnedFd, Errno> {
+    // SAFETY: no pointers are passed.
+    let fd = check(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
+    // SAFETY: the kernel has just returned this descriptor.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
 /// Sends a signal to the process behind a pidfd. See `pidfd_send_signal(2)`.
 ///
 /// # Errors

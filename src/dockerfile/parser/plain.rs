@@ -183,10 +183,6 @@ impl Parser<'_> {
                 .hinted("a name starts with a letter and holds letters, digits, - _ and ."),
             );
         }
-        if matches!(name.as_str(), "context" | "scratch") {
-            let message = format!("the stage name {name:?} is reserved");
-            return self.fail(Diagnostic::new(slice.span(), message));
-        }
         Ok(name)
     }
 

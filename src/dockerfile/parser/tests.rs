@@ -85,6 +85,7 @@ WORKDIR /a
     assert_eq!(names, INSTRUCTIONS);
 }
 
+/// SEMANTICS 10
 #[test]
 fn files_without_stages_are_refused() {
     let cases = [
@@ -128,6 +129,7 @@ fn an_unknown_instruction_takes_its_document_along() {
     assert_eq!(errors("FROM x\nRNU <<EOF\nFOO\nBAR").len(), 3);
 }
 
+/// SEMANTICS 5
 #[test]
 fn an_unknown_flag_is_an_error_for_every_instruction() {
     for name in INSTRUCTIONS {
@@ -137,6 +139,7 @@ fn an_unknown_flag_is_an_error_for_every_instruction() {
     }
 }
 
+/// SEMANTICS 6
 #[test]
 fn json_or_shell_form() {
     let exec = |words: &[&str]| Command::Exec(words.iter().map(|w| w.to_string()).collect());
@@ -168,12 +171,14 @@ fn json_or_shell_form() {
     }
 }
 
+/// SEMANTICS 37
 #[test]
 fn run_may_be_empty_but_not_an_empty_array() {
     assert_eq!(run("RUN").command, Command::Shell(String::new()));
     assert!(refused("RUN []").message.contains("RUN []"));
 }
 
+/// SEMANTICS 6
 #[test]
 fn shell_needs_an_array() {
     assert_eq!(
@@ -185,6 +190,7 @@ fn shell_needs_an_array() {
     }
 }
 
+/// SEMANTICS 7
 #[test]
 fn env_and_label_in_both_forms() {
     let cases: [(&str, &[(&str, &str)]); 7] = [
@@ -246,6 +252,7 @@ fn arg_takes_several_names_with_or_without_default() {
     refused("ARG =x");
 }
 
+/// SEMANTICS 9
 #[test]
 fn stage_names_are_lower_cased_and_checked() {
     let found = file("FROM --platform=$P image:$TAG AS Build-1_2.x");
@@ -257,8 +264,6 @@ fn stage_names_are_lower_cased_and_checked() {
         "FROM x AS 1a",
         "FROM x AS a/b",
         "FROM x AS é",
-        "FROM x AS Scratch",
-        "FROM x AS context",
         "FROM x AS",
         "FROM x y",
         "FROM x IS y",
@@ -266,6 +271,31 @@ fn stage_names_are_lower_cased_and_checked() {
     ] {
         assert_eq!(errors(text).len(), 1, "{text}");
     }
+}
+
+/// SEMANTICS 2
+#[test]
+fn another_frontend_is_refused_wherever_it_is_named() {
+    let found = errors("# syntax=example.com/my/front:1 arg\nFROM x");
+    assert_eq!(
+        found[0].message,
+        "this file is written for another frontend, example.com/my/front:1"
+    );
+    assert_eq!(errors("#!x\n# syntax=example.com/front\nFROM x").len(), 1);
+    let with = |text: &str, frontend: &str| {
+        parse_for(&Source::new("Dockerfile", text), Some(frontend)).map_err(|found| found.0.len())
+    };
+    assert!(with("# syntax=example.com/front\nFROM x", "docker/dockerfile:1").is_ok());
+    assert_eq!(with("FROM x", "example.com/front"), Err(1));
+}
+
+/// A check warns of these, see ReservedStageName, and the build goes on.
+/// SEMANTICS 9
+#[test]
+fn reserved_stage_names_are_accepted() {
+    let found = file("FROM x AS Scratch\nFROM y AS context");
+    assert_eq!(found.stages[0].name.as_deref(), Some("scratch"));
+    assert_eq!(found.stages[1].name.as_deref(), Some("context"));
 }
 
 #[test]
@@ -346,6 +376,7 @@ fn flags_of_run() {
     assert_eq!(hint.as_deref(), Some("did you mean none?"));
 }
 
+/// SEMANTICS 14
 #[test]
 fn a_sole_heredoc_is_the_script() {
     let cases = [
@@ -382,6 +413,7 @@ fn a_sole_heredoc_is_the_script() {
     }
 }
 
+/// SEMANTICS 11, SEMANTICS 12
 #[test]
 fn heredocs_of_copy() {
     let found = copy("COPY --chmod=600 <<A <<-'B' c /d/\n$x \\\n\nA\n\t\"y\"\n\tB\n");
@@ -406,6 +438,7 @@ fn heredocs_of_copy() {
     assert_eq!(bodies, ["1\n", "2\n"]);
 }
 
+/// SEMANTICS 11
 #[test]
 fn wrong_heredocs() {
     let finding = refused("COPY a <<EOF\nx\nEOF");
@@ -433,6 +466,7 @@ fn windows_line_endings_stay_in_documents_only() {
     assert_eq!(run.invocation(), Invocation::Shell("a\r\n".into()));
 }
 
+/// SEMANTICS 58
 #[test]
 fn lists_of_volumes_and_ports() {
     let InstructionKind::Volume(words) = one("VOLUME /a $b") else {
@@ -481,6 +515,7 @@ fn arguments_that_are_one_word() {
     }
 }
 
+/// SEMANTICS 56
 #[test]
 fn healthchecks() {
     let check = |line: &str| match one(line) {
@@ -522,6 +557,7 @@ fn healthchecks() {
     }
 }
 
+/// SEMANTICS 11, SEMANTICS 30
 #[test]
 fn onbuild_keeps_the_text_of_its_trigger() {
     let found = file("FROM x\nOnbuild  COPY <<A --from=y <<B /d/\n$a\nA\nb\nB\nRUN c");
@@ -679,4 +715,38 @@ fn no_input_makes_the_parser_panic() {
         let _ = parse_onbuild_trigger(&word.text);
     }
     assert!(parsed > 1000, "{parsed}");
+}
+
+/// SEMANTICS 8
+#[test]
+fn many_lines_and_words_take_no_quadratic_time() {
+    let many = 100_000;
+    let texts = [
+        format!("FROM x\nRUN a{}", " \\\n b".repeat(many)),
+        format!("FROM x\nRUN a{} \\\nb", " \\\n# c\n".repeat(many)),
+        format!("FROM x\nCOPY{} /x/", " \\\n a".repeat(many)),
+        format!("FROM x\nENV{}", " \\\n A=1".repeat(many)),
+        format!("FROM x\nRUN <<E\n{}E", "x\n".repeat(many)),
+        format!("FROM x\n{}", "RUN x\n".repeat(many)),
+        format!("FROM x\n{}", "COPY <<E /x\nE\n".repeat(many)),
+        format!("FROM x\nCOPY {} /x/", "--exclude=a ".repeat(many)),
+        format!("FROM x\nUSER {}", "\"a\"$B".repeat(many)),
+    ];
+    for text in texts {
+        let start = std::time::Instant::now();
+        let found = parse(&Source::new("Dockerfile", text.as_str()));
+        assert!(start.elapsed().as_secs() < 10, "{:.40}", text);
+        drop(found);
+    }
+}
+
+#[test]
+fn a_nul_character_is_refused_where_it_would_count() {
+    let found = errors("FROM x\nENV A=a\0b");
+    assert_eq!(
+        found[0].message,
+        "a NUL character can't stand in an instruction"
+    );
+    assert_eq!(found[0].span.start, 14);
+    assert!(parse(&Source::new("D", "# \0\nFROM x")).is_ok());
 }

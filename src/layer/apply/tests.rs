@@ -143,6 +143,7 @@ fn newline_in_a_pax_value_smuggles_in_no_link_target() {
     );
 }
 
+/// SEMANTICS 66
 #[test]
 fn private_attributes_are_not_applied() {
     let (layer, applied) = tar()
@@ -333,6 +334,7 @@ fn pax_numbers_override_and_global_headers_are_tolerated() {
     assert_eq!(stat.mtime, expected);
 }
 
+/// SEMANTICS 71
 #[test]
 fn sparse_files_of_every_pax_format_come_out_whole() {
     let expected = format!(
@@ -426,6 +428,7 @@ fn symlinked_parent_within_the_layer_is_followed() {
     assert!(applied.self_contained);
 }
 
+/// SEMANTICS 63
 #[test]
 fn parents_without_entry_take_the_attributes_from_below() {
     let (_below, lower) = stack(vec![tar().with(b'5', b"tmp/", b"", b"", |a| {
@@ -457,6 +460,7 @@ fn symlinked_parent_from_below_is_followed() {
     assert_eq!(content(&view, "usr/lib/x").unwrap(), "1");
 }
 
+/// SEMANTICS 62
 #[test]
 fn whiteout_does_not_hide_sibling_in_same_layer() {
     let (_below, lower) = stack(vec![
@@ -491,6 +495,7 @@ fn whiteout_does_not_hide_sibling_in_same_layer() {
     }
 }
 
+/// SEMANTICS 62
 #[test]
 fn opaque_marker_counts_in_any_order_and_for_lower_layers_only() {
     let (_below, lower) = stack(vec![tar().dir("d").file("d/old", "")]);
@@ -507,6 +512,7 @@ fn opaque_marker_counts_in_any_order_and_for_lower_layers_only() {
     assert!(std::fs::symlink_metadata(layer.path("d/old")).is_err());
 }
 
+/// SEMANTICS 63
 #[test]
 fn directory_over_directory_replaces_attributes_and_keeps_content() {
     let (layer, applied) = tar()
@@ -523,6 +529,7 @@ fn directory_over_directory_replaces_attributes_and_keeps_content() {
     assert_eq!(content(&view, "d/x").unwrap(), "1");
 }
 
+/// SEMANTICS 63, SEMANTICS 64
 #[test]
 fn directory_file_and_directory_again_hides_what_was_below() {
     let (_below, lower) = stack(vec![tar().dir("d").file("d/old", "")]);
@@ -554,6 +561,7 @@ fn entry_below_a_file_is_an_error_that_names_both() {
     );
 }
 
+/// SEMANTICS 68, SEMANTICS 69
 #[test]
 fn owners_modes_devices_and_attributes_come_back_truthfully() {
     let capability = [&[1u8, 0, 0, 2][..], &[0, 4, 0, 0], &[0; 12]].concat();

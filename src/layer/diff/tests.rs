@@ -44,6 +44,7 @@ fn streamed(upper: &TestLayer, lower: &View) -> Vec<String> {
     names
 }
 
+/// SEMANTICS 65
 #[test]
 fn identical_copied_up_entries_are_dropped() {
     let (_below, lower) = stack(vec![
@@ -73,6 +74,7 @@ fn content_counts_where_size_and_time_are_equal() {
     assert_eq!(streamed(&upper, &lower), ["f"]);
 }
 
+/// SEMANTICS 65
 #[test]
 fn time_alone_counts_as_a_change() {
     let (_below, lower) = stack(vec![tar().file("f", "one").dir("d")]);
@@ -84,6 +86,7 @@ fn time_alone_counts_as_a_change() {
     assert_eq!(streamed(&upper, &lower), ["d/", "f"]);
 }
 
+/// SEMANTICS 65
 #[test]
 fn directory_whose_mode_alone_changed_is_one_entry() {
     let (_below, lower) = stack(vec![tar().dir("d").file("d/x", "").file("d/y", "")]);
@@ -93,6 +96,7 @@ fn directory_whose_mode_alone_changed_is_one_entry() {
     assert_eq!(streamed(&upper, &lower), ["d/"]);
 }
 
+/// SEMANTICS 65, SEMANTICS 70
 #[test]
 fn hard_link_to_a_lower_file_keeps_both_names() {
     let (_below, lower) = stack(vec![tar().file("low", "data")]);
@@ -121,6 +125,7 @@ fn whiteouts_of_what_never_was_below_are_dropped() {
     assert_eq!(streamed(&upper, &lower), [".wh.old", "new/"]);
 }
 
+/// SEMANTICS 64
 #[test]
 fn directory_made_again_is_opaque_and_its_marker_comes_first() {
     let (_below, lower) = stack(vec![tar().dir("d").file("d/old", "")]);
@@ -145,6 +150,7 @@ fn opaque_marker_over_nothing_is_omitted() {
     assert_eq!(streamed(&upper, &lower), ["d/", "f/"]);
 }
 
+/// SEMANTICS 62
 #[test]
 fn whiteouts_precede_their_siblings() {
     let (_below, lower) = stack(vec![tar().dir("d").file("d/zz", "").file("d/a", "")]);
@@ -155,6 +161,7 @@ fn whiteouts_precede_their_siblings() {
     assert_eq!(streamed(&upper, &lower), ["d/", "d/.wh.zz", "d/!x"]);
 }
 
+/// SEMANTICS 62
 #[test]
 fn file_of_a_user_with_the_prefix_of_deletions_is_refused() {
     let upper = TestLayer::new();
@@ -164,6 +171,7 @@ fn file_of_a_user_with_the_prefix_of_deletions_is_refused() {
     assert!(error.hint().is_some());
 }
 
+/// SEMANTICS 66
 #[test]
 fn fuse_overlayfs_forms_become_those_of_the_kernel() {
     let (_below, lower) = stack(vec![
@@ -222,6 +230,7 @@ fn record_of_a_link_is_taken_over_when_it_is_copied_up() {
     assert_eq!(streamed(&upper, &lower), Vec::<String>::new());
 }
 
+/// SEMANTICS 67
 #[test]
 fn stream_applied_elsewhere_is_the_same_tree_and_stream() {
     let (_below, lower) = stack(vec![

@@ -28,6 +28,7 @@ fn upper_entries_whiteouts_and_opaque_directories_count() {
     assert!(view.lookup(b"o/x").unwrap().is_none());
 }
 
+/// SEMANTICS 64
 #[test]
 fn removed_in_one_layer_and_made_in_the_next_hides_the_first() {
     let (_layers, view) = stack(vec![
@@ -134,6 +135,7 @@ fn a_layer_that_is_pushed_shows_at_once() {
     assert_eq!(names(&view, "d"), ["a", "b"]);
 }
 
+/// SEMANTICS 66
 #[test]
 fn xattr_whiteouts_of_a_store_on_overlayfs_are_read() {
     let (layers, view) = stack(vec![
