@@ -124,11 +124,15 @@ impl View {
         // Parents are remembered from the root down and not by recursion: a path may have 2,000
         // components. Where the nearest one is known already, so are the others.
         let (parent, _) = path::split(path);
-        if !self.is_known(parent) {
-            for (slash, _) in parent.iter().enumerate().filter(|(_, b)| **b == b'/') {
-                if self.directory(&path[..slash])?.is_none() {
-                    return Ok(None);
-                }
+        let slashes = parent.iter().enumerate().filter(|(_, b)| **b == b'/');
+        let ends: Vec<usize> = slashes.map(|(at, _)| at).chain([parent.len()]).collect();
+        let unknown = ends.iter().rev();
+        let unknown = unknown
+            .take_while(|&&end| !self.is_known(&path[..end]))
+            .count();
+        for &end in &ends[ends.len() - unknown..] {
+            if self.directory(&path[..end])?.is_none() {
+                return Ok(None);
             }
         }
         let Some(parents) = self.directory(parent)? else {

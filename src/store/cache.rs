@@ -76,7 +76,6 @@ impl Store {
     /// # Errors
     /// Disk full, and the like.
     pub fn write_stat_cache(&self, name: &str, bytes: &[u8]) -> Result<()> {
-        super::files::create_private_dir(&self.dir("stat"))?;
         super::files::write_atomically(&self.dir("stat").join(name), bytes)
     }
 

@@ -102,6 +102,7 @@ impl Store {
             "blobs/sha256",
             "blobs/sha512",
             "compressed",
+            "stat",
         ] {
             let directory = self.dir(kind);
             for entry in fs::read_dir(&directory).at("cannot list", &directory)? {

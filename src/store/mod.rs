@@ -182,6 +182,7 @@ impl Store {
                 "diff",
                 "chain",
                 "cache",
+                "stat",
                 "tmp",
                 "trash",
                 "locks",
