@@ -19,7 +19,7 @@ TEST_HOME=$TEST_BASE/home
 KILN_PACKAGES=(uidmap fuse-overlayfs ca-certificates)
 BASE_PACKAGES=(mmdebstrap busybox-static docker-registry skopeo umoci jq curl)
 BUILD_PACKAGES=(gcc libc6-dev git)
-TEST_PACKAGES=(g++ buildah crun openssh-client shellcheck acl attr libcap2-bin zstd pigz xz-utils bzip2 strace util-linux procps)
+TEST_PACKAGES=(g++ python3 buildah crun openssh-client shellcheck acl attr libcap2-bin zstd pigz xz-utils bzip2 strace util-linux procps)
 
 # ---- saying what goes on -------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 //! kiln builds OCI images from Dockerfiles without root and without a daemon.
 //!
 //! Arrows between modules point one way:
-//! `cli → {ui, build} → {sandbox, transfer, archive} → {store, registry, context, dockerfile}
+//! `cli → {ui, build} → {sandbox, transfer, archive, fetch} → {store, registry, context, dockerfile}
 //! → layer → image`, and the crate `kiln-runtime` is a leaf below them.
 //! ARCHITECTURE.md is the map.
 #![forbid(unsafe_code)]
@@ -12,6 +12,7 @@ pub mod cli;
 pub mod context;
 pub mod dockerfile;
 pub mod event;
+pub mod fetch;
 pub mod image;
 pub mod layer;
 pub mod registry;

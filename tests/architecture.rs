@@ -10,14 +10,15 @@ use std::path::{Path, PathBuf};
 const LEVELS: [&[&str]; 6] = [
     &["cli"],
     &["ui", "build"],
-    &["sandbox", "transfer", "archive"],
+    &["sandbox", "transfer", "archive", "fetch"],
     &["store", "registry", "context", "dockerfile"],
     &["layer"],
     &["image"],
 ];
 
-/// Arrows within a level: an archive is a source of a transfer, and its destination.
-const SIDEWAYS: [(&str, &str); 1] = [("archive", "transfer")];
+/// Arrows within a level: an archive is a source of a transfer, and its destination; what is
+/// fetched is reported as one.
+const SIDEWAYS: [(&str, &str); 2] = [("archive", "transfer"), ("fetch", "transfer")];
 
 /// Used by whoever tells what happens, or shows it; uses nothing.
 const LEAF: &str = "event";
@@ -32,8 +33,10 @@ const FORBIDDEN: [(&str, &str); 3] = [
 ];
 
 /// Who may use the crate `kiln-runtime`: those that start sandboxes, those that need its safe
-/// system calls, and those that name its errors.
-const RUNTIME: [&str; 6] = ["cli", "build", "sandbox", "store", "layer", "transfer"];
+/// system calls or its helper on the host, and those that name its errors.
+const RUNTIME: [&str; 7] = [
+    "cli", "build", "sandbox", "store", "layer", "transfer", "fetch",
+];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))

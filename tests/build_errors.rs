@@ -4,7 +4,8 @@ mod support;
 
 use std::fs;
 
-use support::{Kiln, Output, Registry};
+use serde_json::json;
+use support::{FaultyRegistry, Kiln, Output, Registry, host_architecture, tar_of};
 
 fn base() -> String {
     Registry::shared().busybox()
@@ -193,14 +194,16 @@ fn empty_dockerfile() {
 #[test]
 fn missing_dockerfile() {
     let kiln = Kiln::new();
-    let context = kiln.sandbox().directory("context", &[("dockerfile", "")]);
+    let context = kiln
+        .sandbox()
+        .directory("context", &[("dockerfile.dev", "")]);
     let shown = context.display();
     let output = kiln.run(["build", context.to_str().unwrap()]);
     assert_eq!(
         output.stderr(),
         format!(
             "error: cannot read the Dockerfile {shown}/Dockerfile: No such file or directory (os error 2)\n\
-             hint: did you mean dockerfile? Name it with -f FILE\n"
+             hint: did you mean dockerfile.dev? Name it with -f FILE\n"
         )
     );
     assert_clean(&kiln, &output);
@@ -401,4 +404,41 @@ fn hostile_text_does_not_reach_the_terminal() {
         let output = kiln.build(dockerfile, &[]);
         assert!(!output.stderr().contains(['\u{1b}', '\u{7}']), "{output}");
     }
+}
+
+/// A base image of another platform would fail in its first RUN, with "exec format error".
+#[test]
+fn a_base_image_of_another_platform_is_refused_where_it_is_named() {
+    let (registry, kiln) = (FaultyRegistry::start(), Kiln::new());
+    registry.image_of("1", &tar_of(&[]), json!({"architecture": "s390x"}));
+    let base = registry.reference("1");
+    let output = kiln.build(&format!("FROM {base}\n"), &[]).fails();
+    let expected = format!(
+        "error: {base} is an image for linux/s390x, not for linux/{}\n \
+         --> Dockerfile:1:1\n  |\n1 | FROM {base}\n  | {}\n\
+         hint: write FROM --platform=linux/s390x to stand on it all the same\n",
+        host_architecture(),
+        "^".repeat(5 + base.len()),
+    );
+    assert!(output.stderr().ends_with(&expected), "{output}");
+    let output = kiln
+        .build(&format!("FROM --platform=linux/s390x {base}\n"), &[])
+        .ok();
+    assert!(
+        output
+            .stderr()
+            .contains("(FromPlatformFlagConstDisallowed)"),
+        "{output}"
+    );
+}
+
+#[test]
+fn a_capital_in_the_name_of_an_image_is_explained() {
+    let output = Kiln::new().build("FROM Debian:13\n", &[]).fails();
+    assert_eq!(
+        output.stderr(),
+        "error: invalid image reference \"Debian:13\": invalid reference format\n \
+         --> Dockerfile:1:6\n  |\n1 | FROM Debian:13\n  |      ^^^^^^^^^\n\
+         hint: repositories have no capitals in their names; tags may\n"
+    );
 }

@@ -23,7 +23,7 @@ fn text(image: &Image, path: &str) -> String {
     String::from_utf8_lossy(image.tree.file(path).content()).into_owned()
 }
 
-/// SEMANTICS 13, 14
+/// SEMANTICS 13, SEMANTICS 14
 #[test]
 fn sole_document_is_given_to_the_shell_and_never_expanded_by_the_builder() {
     let kiln = Kiln::new();

@@ -262,7 +262,7 @@ fn snapshot_of_the_context_is_used_again_and_few_are_kept() {
     assert!(contexts() <= 9, "{}", contexts());
 }
 
-/// SEMANTICS 34, 36
+/// SEMANTICS 34, SEMANTICS 36
 #[test]
 fn cache_outlives_builds_and_leaves_nothing_in_the_image() {
     let kiln = Kiln::new();
@@ -496,7 +496,7 @@ fn what_a_step_writes_beside_a_mount_point_is_in_the_layer() {
     assert!(image.tree.get("/root/.cache/pip").is_none());
 }
 
-/// SEMANTICS 34, 37
+/// SEMANTICS 34, SEMANTICS 37
 #[test]
 fn values_are_expanded_and_labels_are_ignored() {
     let kiln = Kiln::new();
@@ -664,4 +664,28 @@ fn mounts_work_on_fuse_overlayfs() {
 #[test]
 fn mounts_work_without_the_new_mount_api() {
     works_with("KILN_DISABLE", "fsmount");
+}
+
+#[test]
+fn failure_elsewhere_ends_the_wait_for_a_cache() {
+    let kiln = Kiln::new();
+    build(&kiln, "RUN true", &[]).ok();
+    let run = "RUN --mount=type=cache,target=/c,sharing=locked";
+    let holder = beside(&kiln, "holder", &format!("{run} touch /c/f; sleep 6"));
+    let held = || {
+        let mounts = kiln.store().join("mounts");
+        mounts.exists() && fs::read_dir(mounts).unwrap().count() > 0
+    };
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !held() {
+        assert!(Instant::now() < deadline);
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let failing = format!(
+        "{run} true\nFROM {base} AS b\nRUN sleep 0.5; exit 7\nFROM {base}\nCOPY --from=0 /etc/passwd /0\nCOPY --from=b /etc/passwd /b",
+        base = base()
+    );
+    let output = build(&kiln, &failing, &[]).fails_with("exit code: 7");
+    assert!(output.elapsed < Duration::from_secs(4), "{output}");
+    holder.join().unwrap().ok();
 }

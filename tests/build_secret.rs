@@ -47,7 +47,7 @@ fn secret_file(kiln: &Kiln) -> String {
     path.to_str().unwrap().to_owned()
 }
 
-/// SEMANTICS 34, 35, 36
+/// SEMANTICS 34, SEMANTICS 35, SEMANTICS 36
 #[test]
 fn secret_is_a_file_for_one_step_and_stays_nowhere() {
     let kiln = Kiln::new();

@@ -22,6 +22,7 @@ Usage: kiln [OPTIONS] <COMMAND>
 
 Commands:
   build    Build an image from a Dockerfile
+  check    Look for likely mistakes in a Dockerfile, or explain one
   doctor   Say what this machine allows, and what would help
   history  Show the history of an image
   images   List images
@@ -59,8 +60,8 @@ Exit codes:
 fn every_command_says_what_it_takes_with_the_global_options_last() {
     let kiln = Kiln::new();
     for command in [
-        "build", "doctor", "history", "images", "import", "inspect", "load", "pull", "push", "rmi",
-        "run", "save", "tag", "version",
+        "build", "check", "doctor", "history", "images", "import", "inspect", "load", "pull",
+        "push", "rmi", "run", "save", "tag", "version",
     ] {
         let text = kiln.run([command, "--help"]).ok().stdout();
         assert!(

@@ -239,8 +239,9 @@ fn signal_leaves_nothing_of_what_a_step_has_mounted() {
     ];
     let child = start(&kiln, &build);
     wait_until("the step", || !processes_with(&marker).is_empty());
-    // Another one waits for the cache: that ends at once too.
-    let second = start(&kiln, &build);
+    // Another one, which wants no result of this one, waits for the cache: that ends at once too.
+    let anew: Vec<&str> = build.into_iter().chain(["--no-cache"]).collect();
+    let second = start(&kiln, &anew);
     thread::sleep(Duration::from_millis(500));
     let (status, stderr) = end_with(Signal::SIGINT, second);
     assert_eq!(status.code(), Some(130), "{stderr}");

@@ -5,7 +5,7 @@
 //! namespace; so the helper is forked before the namespace is entered. It has one thread,
 //! and ends when the builder's end of its socket closes; it then kills the steps that are left.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -19,6 +19,7 @@ use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, Shutdown, SockFlag, SockType,
     recvmsg, sendmsg, shutdown, socketpair,
 };
+use nix::sys::stat::Mode;
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
@@ -27,11 +28,55 @@ use crate::error::Error;
 use crate::sys::process::{self, Fork};
 
 /// A program to execute on the host.
-#[derive(Debug, Default, Serialize, Deserialize)]
-struct Request {
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct HostCommand {
     program: Vec<u8>,
     args: Vec<Vec<u8>>,
     stdin: Vec<u8>,
+    /// Variables that differ from the caller's; those without a value are unset.
+    env: Vec<(String, Option<String>)>,
+    umask: Option<u32>,
+}
+
+impl HostCommand {
+    /// Returns the command that runs `program` without arguments.
+    pub fn new(program: &str) -> HostCommand {
+        HostCommand {
+            program: program.into(),
+            ..HostCommand::default()
+        }
+    }
+
+    /// Adds arguments.
+    pub fn args<A: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = A>) -> HostCommand {
+        let bytes = |arg: A| arg.as_ref().as_bytes().to_vec();
+        self.args.extend(args.into_iter().map(bytes));
+        self
+    }
+
+    /// Sets the input.
+    pub fn stdin(mut self, stdin: &[u8]) -> HostCommand {
+        self.stdin = stdin.to_vec();
+        self
+    }
+
+    /// Sets a variable; all others are the caller's.
+    pub fn env(mut self, name: &str, value: &str) -> HostCommand {
+        self.env.push((name.to_owned(), Some(value.to_owned())));
+        self
+    }
+
+    /// Unsets a variable.
+    pub fn without_env(mut self, name: &str) -> HostCommand {
+        self.env.push((name.to_owned(), None));
+        self
+    }
+
+    /// Sets the mask of the modes of files that it makes; it is the caller's otherwise.
+    pub fn umask(mut self, umask: u32) -> HostCommand {
+        self.umask = Some(umask);
+        self
+    }
 }
 
 /// What came of it. A program that could not be started has no status but an errno.
@@ -57,7 +102,7 @@ pub struct Output {
 /// How much of a program's output is kept, in bytes.
 pub const OUTPUT_LIMIT: u64 = 1 << 20;
 
-/// Messages to the helper, each with a descriptor: a socket that has a [`Request`] …
+/// Messages to the helper, each with a descriptor: a socket that has a [`HostCommand`] …
 const EXECUTE: u8 = 0;
 /// … or a pidfd.
 const KILL_AT_END: u8 = 1;
@@ -148,13 +193,16 @@ impl HostHelper {
     /// # Errors
     /// NotFound where there is no such program; else what started to fail.
     pub fn run(&self, program: &str, args: &[&str], stdin: &[u8]) -> io::Result<Output> {
-        let request = Request {
-            program: program.into(),
-            args: args.iter().map(|a| a.as_bytes().to_vec()).collect(),
-            stdin: stdin.to_vec(),
-        };
+        self.execute(&HostCommand::new(program).args(args).stdin(stdin))
+    }
+
+    /// Executes a command on the host, and waits for it.
+    ///
+    /// # Errors
+    /// As for [`HostHelper::run`].
+    pub fn execute(&self, command: &HostCommand) -> io::Result<Output> {
         let (mut reply, theirs) = UnixStream::pair()?;
-        let bytes = serde_json::to_vec(&request)?;
+        let bytes = serde_json::to_vec(command)?;
         self.send(EXECUTE, theirs.as_raw_fd())?;
         drop(theirs);
         reply.write_all(&bytes)?;
@@ -281,8 +329,8 @@ fn receive(socket: &OwnedFd) -> Option<(u8, OwnedFd)> {
 fn answer(mut socket: UnixStream) {
     let mut bytes = Vec::new();
     let reply = match socket.read_to_end(&mut bytes) {
-        Ok(_) => match serde_json::from_slice::<Request>(&bytes) {
-            Ok(request) => execute(request).unwrap_or_else(|error| Reply {
+        Ok(_) => match serde_json::from_slice::<HostCommand>(&bytes) {
+            Ok(command) => execute(command).unwrap_or_else(|error| Reply {
                 errno: Some(error.raw_os_error().unwrap_or(libc::EIO)),
                 ..Reply::default()
             }),
@@ -295,9 +343,20 @@ fn answer(mut socket: UnixStream) {
     }
 }
 
-fn execute(request: Request) -> io::Result<Reply> {
-    let mut child = Command::new(OsString::from_vec(request.program))
-        .args(request.args.iter().map(|a| std::ffi::OsStr::from_bytes(a)))
+fn execute(request: HostCommand) -> io::Result<Reply> {
+    if let Some(umask) = request.umask {
+        // This process serves one request only.
+        nix::sys::stat::umask(Mode::from_bits_truncate(umask));
+    }
+    let mut command = Command::new(OsString::from_vec(request.program));
+    for (name, value) in &request.env {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    let mut child = command
+        .args(request.args.iter().map(|a| OsStr::from_bytes(a)))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

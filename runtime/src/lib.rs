@@ -26,7 +26,7 @@ pub use attached::Attached;
 pub use builder::Builder;
 pub use error::Error;
 pub use features::{HostFeatures, OverlayChoice, overlay_kind};
-pub use host::{HostHelper, HostProcess, OUTPUT_LIMIT, Output};
+pub use host::{HostCommand, HostHelper, HostProcess, OUTPUT_LIMIT, Output};
 pub use overlay::{Layers, Overlay, OverlayKind, Upper, mount_directory, mount_file, mount_tmpfs};
 pub use spec::{Create, Mount, Network, Spec, User};
 pub use step::{Exit, Killer, Step};

@@ -30,6 +30,8 @@ pub struct Spec {
     pub seccomp: Option<crate::seccomp::Program>,
     /// Resource limits: resource (`libc::RLIMIT_…`), soft, hard.
     pub rlimits: Vec<(u32, u64, u64)>,
+    /// The size of /dev/shm in bytes; 64 MiB where it is missing.
+    pub shm_size: Option<u64>,
     /// Standard input, output and error.
     pub stdio: [OwnedFd; 3],
 }

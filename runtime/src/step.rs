@@ -21,6 +21,9 @@ use crate::sys::child::{self, Failure, Vectors};
 use crate::sys::mount::{self, Attributes};
 use crate::sys::process;
 
+/// The size of /dev/shm that docker gives a container, in bytes.
+const SHM_SIZE: u64 = 64 << 20;
+
 /// Devices of the host that a step has, beside the links and file systems below /dev.
 /// The OCI default: <https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#default-devices>.
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
@@ -303,9 +306,10 @@ fn compile(spec: Spec, ids: u32, kept: &mut Kept) -> Result<Plan, Error> {
         Attributes::NOSUID_NOEXEC,
         "pts",
     )?);
+    let shm_size = spec.shm_size.unwrap_or(SHM_SIZE).to_string();
     ops.push(fs(
         c"tmpfs",
-        &[("mode", "1777"), ("size", "65536k")],
+        &[("mode", "1777"), ("size", &shm_size)],
         strict,
         "shm",
     )?);

@@ -8,7 +8,7 @@ use super::source::{Section, blob_name};
 use super::{Archive, ArchiveError, Result, docker, oci};
 use crate::event::Verb;
 use crate::image::{Algorithm, Descriptor, Digest, ImageConfig, Platform, Reference};
-use crate::store::Verifying;
+use crate::store::{Stack, Verifying};
 use crate::transfer::{LayerSource, Transfer, TransferError, bring_layers, pair};
 
 /// No manifest, index or config is larger, in bytes …
@@ -75,26 +75,7 @@ pub fn load(
                 limit: CONFIGS_LIMIT,
             });
         }
-        if image.id.algorithm() != Algorithm::Sha256 {
-            return Err(TransferError::Config("its digest is no sha256".to_owned()).into());
-        }
-        let config: ImageConfig = serde_json::from_slice(&image.config)
-            .map_err(|error| TransferError::Config(error.to_string()))?;
-        if let Some(wanted) = platform
-            && !config.platform().matches(wanted)
-        {
-            return Err(ArchiveError::Platform {
-                wanted: Box::new(wanted.clone()),
-                found: vec![config.platform()],
-            });
-        }
-        limit_layers(image.layers.len())?;
-        let layers = pair(&image.layers, &config)?;
-        let source = Layers {
-            archive,
-            files: &image.files,
-        };
-        let stack = bring_layers(transfer, &layers, &source)?;
+        let (_, stack) = bring(transfer, archive, &image, platform)?;
         ready.push((image, stack));
     }
     let store = transfer.store;
@@ -118,6 +99,54 @@ pub fn load(
         });
     }
     Ok(loaded)
+}
+
+/// Brings the layers of one image of an OCI layout into the store, without making it an image
+/// there. `wanted` is its tag or digest; nothing means the only one.
+///
+/// # Errors
+/// See [`ArchiveError`].
+pub fn load_base(
+    transfer: &Transfer<'_>,
+    archive: &Archive,
+    wanted: Option<&str>,
+    platform: &Platform,
+) -> Result<(ImageConfig, Stack)> {
+    if archive.find("index.json")?.is_none() {
+        return Err(ArchiveError::NoImages);
+    }
+    let image = oci::image(archive, wanted, Some(platform))?;
+    bring(transfer, archive, &image, Some(platform))
+}
+
+/// Checks the config of an image and brings its layers into the store.
+fn bring(
+    transfer: &Transfer<'_>,
+    archive: &Archive,
+    image: &Found,
+    platform: Option<&Platform>,
+) -> Result<(ImageConfig, Stack)> {
+    if image.id.algorithm() != Algorithm::Sha256 {
+        return Err(TransferError::Config("its digest is no sha256".to_owned()).into());
+    }
+    let config: ImageConfig = serde_json::from_slice(&image.config)
+        .map_err(|error| TransferError::Config(error.to_string()))?;
+    if let Some(wanted) = platform
+        && !config.platform().matches(wanted)
+    {
+        return Err(ArchiveError::Platform {
+            wanted: Box::new(wanted.clone()),
+            found: vec![config.platform()],
+        });
+    }
+    limit_layers(image.layers.len())?;
+    let layers = pair(&image.layers, &config)?;
+    let source = Layers {
+        archive,
+        files: &image.files,
+    };
+    let stack = bring_layers(transfer, &layers, &source)?;
+    Ok((config, stack))
 }
 
 /// The layers of one image in an archive.

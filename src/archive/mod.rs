@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 
 pub use destination::Destination;
 pub use import::{ImportOptions, import};
-pub use load::{Loaded, load};
+pub use load::{Loaded, load, load_base};
 pub use output::{Output, OutputError, OutputSpec, parse_output, write_output};
 pub use rootfs::{write_rootfs_dir, write_rootfs_tar};
 pub use save::{Layout, NamedImage, select, write_images};
@@ -88,6 +88,14 @@ pub enum ArchiveError {
         /// The digest of its content.
         found: Digest,
     },
+    /// No image of that tag or digest.
+    #[error("the layout has no image {wanted}")]
+    NoSuchImage {
+        /// What was asked for.
+        wanted: String,
+        /// What there is.
+        found: Vec<String>,
+    },
     /// No image for the platform.
     #[error("the archive has no image for {wanted}, only for {}", list(.found))]
     Platform {
@@ -141,6 +149,9 @@ impl ArchiveError {
                 io::ErrorKind::StorageFull => "the disk is full: free space, or write elsewhere",
                 _ => return None,
             },
+            ArchiveError::NoSuchImage { found, .. } => {
+                return Some(format!("its images are {}", found.join(", ")));
+            }
             ArchiveError::Terminal(_) => "name a file, or redirect",
             ArchiveError::Unreadable(LayerError::Read(source))
                 if source.kind() == io::ErrorKind::StorageFull =>

@@ -24,6 +24,83 @@ pub(super) const LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
 /// # Errors
 /// What it refers to is missing or malformed, or is for other platforms.
 pub(super) fn images(archive: &Archive, platform: Option<&Platform>) -> Result<Vec<Found>> {
+    let index = root(archive)?;
+    let mut images: Vec<Found> = Vec::new();
+    for group in groups(index) {
+        limit_images(images.len())?;
+        let names: Vec<Reference> = group.first().and_then(name_of).into_iter().collect();
+        let found = found(archive, choose(group, platform)?, platform)?;
+        if let Some(same) = images.iter_mut().find(|image| image.id == found.id) {
+            same.names.extend(names);
+            continue;
+        }
+        images.push(Found { names, ..found });
+    }
+    Ok(images)
+}
+
+/// Returns the image that `wanted` names by its tag, its whole name or a digest; without, the
+/// only one, or that of the tag `latest`.
+///
+/// # Errors
+/// There is no such image; what it refers to is missing or malformed.
+pub(super) fn image(
+    archive: &Archive,
+    wanted: Option<&str>,
+    platform: Option<&Platform>,
+) -> Result<Found> {
+    let mut groups = groups(root(archive)?);
+    let is_meant = |wanted: &str, entry: &IndexEntry| {
+        entry.descriptor.digest.to_string() == wanted
+            || [&entry.ref_name, &entry.image_name]
+                .into_iter()
+                .flatten()
+                .any(|name| name == wanted || name.ends_with(&format!(":{wanted}")))
+    };
+    let at = match wanted {
+        None if groups.len() == 1 => Some(0),
+        wanted => {
+            let wanted = wanted.unwrap_or("latest");
+            let place = |group: &Vec<IndexEntry>| group.iter().any(|e| is_meant(wanted, e));
+            groups.iter().position(place)
+        }
+    };
+    let Some(at) = at else {
+        let names = groups.iter().flatten().filter_map(|entry| {
+            let name = entry.ref_name.clone().or_else(|| entry.image_name.clone());
+            name.or_else(|| Some(entry.descriptor.digest.to_string()))
+        });
+        return Err(ArchiveError::NoSuchImage {
+            wanted: wanted.unwrap_or("latest").to_owned(),
+            found: names.collect(),
+        });
+    };
+    let mut group = groups.swap_remove(at);
+    if let Some(digest) = wanted
+        && group
+            .iter()
+            .any(|e| e.descriptor.digest.to_string() == digest)
+    {
+        group.retain(|entry| entry.descriptor.digest.to_string() == digest);
+    }
+    found(archive, choose(group, platform)?, platform)
+}
+
+/// Returns the image of an entry, without names.
+fn found(archive: &Archive, entry: IndexEntry, platform: Option<&Platform>) -> Result<Found> {
+    let (descriptor, bytes, manifest) = descend(archive, entry, platform)?;
+    Ok(Found {
+        names: Vec::new(),
+        config: archive.blob(&manifest.config.digest, DOCUMENT_LIMIT)?,
+        id: manifest.config.digest,
+        manifest: Some((descriptor.digest, bytes)),
+        layers: manifest.layers,
+        files: HashMap::new(),
+    })
+}
+
+/// Reads the index that a layout begins with.
+fn root(archive: &Archive) -> Result<Index> {
     check_version(archive)?;
     let bytes = archive.document("index.json", DOCUMENT_LIMIT)?;
     let index = match parse("index.json", &bytes, media_type::OCI_INDEX)? {
@@ -36,29 +113,7 @@ pub(super) fn images(archive: &Archive, platform: Option<&Platform>) -> Result<V
             limit: MAX_ENTRIES as u64,
         });
     }
-    let mut images: Vec<Found> = Vec::new();
-    for group in groups(index) {
-        limit_images(images.len())?;
-        let names: Vec<Reference> = group.first().and_then(name_of).into_iter().collect();
-        let entry = choose(group, platform)?;
-        let (descriptor, bytes, manifest) = descend(archive, entry, platform)?;
-        if let Some(same) = images
-            .iter_mut()
-            .find(|image| image.id == manifest.config.digest)
-        {
-            same.names.extend(names);
-            continue;
-        }
-        images.push(Found {
-            names,
-            config: archive.blob(&manifest.config.digest, DOCUMENT_LIMIT)?,
-            id: manifest.config.digest,
-            manifest: Some((descriptor.digest, bytes)),
-            layers: manifest.layers,
-            files: HashMap::new(),
-        });
-    }
-    Ok(images)
+    Ok(index)
 }
 
 fn check_version(archive: &Archive) -> Result<()> {

@@ -17,6 +17,8 @@ pub struct OutputSpec {
     pub output: Output,
     /// Names for the image, beside those of `-t`.
     pub names: Vec<Reference>,
+    /// Whether the image is pushed, under those names.
+    pub push: bool,
 }
 
 /// What a build's result is written as.
@@ -44,13 +46,14 @@ pub struct OutputError {
 impl OutputError {
     /// Returns what a person can do about it.
     pub fn hint(&self) -> Option<String> {
-        let usual = "it is PATH, - or type=oci|docker|tar|local|image,dest=PATH[,tar=false]";
+        let usual =
+            "it is PATH, - or type=oci|docker|tar|local|image|registry,dest=PATH[,tar=false]";
         Some(self.hint.clone().unwrap_or_else(|| usual.to_owned()))
     }
 }
 
-const TYPES: [&str; 5] = ["docker", "image", "local", "oci", "tar"];
-const KEYS: [&str; 4] = ["dest", "name", "tar", "type"];
+const TYPES: [&str; 6] = ["docker", "image", "local", "oci", "registry", "tar"];
+const KEYS: [&str; 5] = ["dest", "name", "push", "tar", "type"];
 
 /// Parses the value of `-o`: fields as in CSV, each `key=value`. A path alone is a local
 /// directory, and `-` a tar on standard output.
@@ -74,10 +77,13 @@ pub fn parse_output(text: &str) -> Result<OutputSpec, OutputError> {
             "-" => Output::Tar(Destination::Stdout),
             path => Output::Local(path.into()),
         };
-        let names = Vec::new();
-        return Ok(OutputSpec { output, names });
+        return Ok(OutputSpec {
+            output,
+            names: Vec::new(),
+            push: false,
+        });
     }
-    let (mut kind, mut dest, mut tar) = (None, None, None);
+    let (mut kind, mut dest, mut tar, mut push) = (None, None, None, None);
     let mut names = Vec::new();
     for field in &fields {
         let (key, value) = field
@@ -94,21 +100,21 @@ pub fn parse_output(text: &str) -> Result<OutputSpec, OutputError> {
                     names.push(name.map_err(|e| error(e.to_string(), None))?);
                 }
             }
-            "tar" => {
-                tar = Some(match value {
+            "tar" | "push" => {
+                let value = match value {
                     "true" | "1" => true,
                     "false" | "0" => false,
                     _ => {
                         return Err(error(
-                            format!("tar={value} is neither true nor false"),
+                            format!("{key}={value} is neither true nor false"),
                             None,
                         ));
                     }
-                });
-            }
-            "push" if matches!(value, "true" | "1") => {
-                let hint = "build it with -t NAME, then `kiln push NAME`".to_owned();
-                return Err(error("kiln build does not push".to_owned(), Some(hint)));
+                };
+                match key.as_str() {
+                    "tar" => tar = Some(value),
+                    _ => push = Some(value),
+                }
             }
             other => {
                 let hint = did_you_mean(other, KEYS);
@@ -125,6 +131,9 @@ pub fn parse_output(text: &str) -> Result<OutputSpec, OutputError> {
     if tar.is_some() && layout.is_none() {
         return Err(plain("tar is for type=oci and type=docker"));
     }
+    if push.is_some() && !matches!(kind, "image" | "registry") {
+        return Err(plain("push is for type=image"));
+    }
     let stream = match dest {
         None | Some("-") => Destination::Stdout,
         Some(path) => Destination::File(path.into()),
@@ -136,32 +145,33 @@ pub fn parse_output(text: &str) -> Result<OutputSpec, OutputError> {
                     return Err(plain("dest has to name a directory"));
                 }
                 (Some(false), Some(path)) => Destination::Directory(path.into()),
-                (_, None) if layout == Layout::Docker => {
-                    let hint = "give dest=FILE; every image with a name is in kiln's store anyway";
-                    let reason = "dest is missing, and there is no docker to load it into";
-                    return Err(error(reason.to_owned(), Some(hint.to_owned())));
-                }
                 _ => stream,
             };
-            Output::Images(layout, destination)
+            match (layout, dest) {
+                // What buildx calls to load: kiln's store has the image anyway.
+                (Layout::Docker, None) => Output::Image,
+                _ => Output::Images(layout, destination),
+            }
         }
         ("tar", _) => Output::Tar(stream),
         ("local", _) => match dest {
             None | Some("-") => return Err(plain("dest has to name a directory")),
             Some(path) => Output::Local(path.into()),
         },
-        ("image", _) if dest.is_some() => return Err(plain("an image goes to the store")),
-        ("image", _) => Output::Image,
-        ("registry", _) => {
-            let hint = "build it with -t NAME, then `kiln push NAME`".to_owned();
-            return Err(error("kiln build does not push".to_owned(), Some(hint)));
+        ("image" | "registry", _) if dest.is_some() => {
+            return Err(plain("an image goes to the store"));
         }
+        ("image" | "registry", _) => Output::Image,
         (other, _) => {
             let hint = did_you_mean(other, TYPES);
             return Err(error(format!("unknown type {other:?}"), hint));
         }
     };
-    Ok(OutputSpec { output, names })
+    Ok(OutputSpec {
+        output,
+        names,
+        push: push.unwrap_or(kind == "registry"),
+    })
 }
 
 /// Writes the result of a build: an image, which is in the store, and its layers. Returns
@@ -278,6 +288,14 @@ mod tests {
         );
         assert_eq!(output("dest=d,type=local"), Output::Local("d".into()));
         assert_eq!(output("type=image"), Output::Image);
+        assert_eq!(output("type=docker"), Output::Image);
+    }
+
+    #[test]
+    fn an_image_is_pushed_where_that_is_said() {
+        let push = |text| parse_output(text).unwrap().push;
+        assert!(push("type=registry") && push("type=image,name=a,push=true"));
+        assert!(!push("type=image") && !push("type=registry,push=false") && !push("out"));
     }
 
     #[test]
@@ -312,9 +330,9 @@ mod tests {
             ("type=oci,tar=false", "directory"),
             ("type=oci,tar=maybe,dest=a", "neither true nor false"),
             ("type=local,tar=true,dest=a", "tar is for"),
-            ("type=docker", "dest is missing"),
-            ("type=image,push=true", "does not push"),
-            ("type=registry", "does not push"),
+            ("type=image,push=maybe", "neither true nor false"),
+            ("type=oci,push=true", "push is for"),
+            ("type=registry,dest=a", "goes to the store"),
             ("type=oci,dest=", "dest is empty"),
             ("type=oci,dest=a,name=B", "invalid image reference"),
         ] {

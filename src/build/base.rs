@@ -1,10 +1,10 @@
 //! What a stage stands on: scratch, an image of the store, or one that is pulled.
 
 use super::error::{Step, Trouble};
-use super::{Build, Running};
+use super::{Build, Pull, Running};
 use crate::image::{ImageConfig, Platform, Reference};
 use crate::store::{Stack, StoreError};
-use crate::transfer::{self, Transfer};
+use crate::transfer::{self, Transfer, TransferError};
 
 impl Build<'_> {
     /// Returns an image by name: from the store, else from its registry.
@@ -15,7 +15,7 @@ impl Build<'_> {
         step: &Running,
     ) -> Step<(ImageConfig, Stack, bool)> {
         let store = self.shop.store;
-        if !self.options.pull {
+        if self.options.pull != Pull::Always {
             let found = match store.find(name) {
                 Ok(image) => Some(image),
                 Err(StoreError::NoImage(_)) => None,
@@ -28,6 +28,14 @@ impl Build<'_> {
                 return Ok((image.config, stack, true));
             }
         }
+        if self.options.pull == Pull::Never {
+            return Err(Trouble::hinted(
+                format!(
+                    "{name} for {platform} is not in the store, and --pull=never forbids to pull it"
+                ),
+                format!("kiln pull {name}"),
+            ));
+        }
         let reference: Reference = name
             .parse()
             .map_err(|e: crate::image::ReferenceError| Trouble::new(e.to_string()))?;
@@ -37,7 +45,14 @@ impl Build<'_> {
             reporter: &self.shop.reporter,
             step: Some(step.id),
         };
-        let pulled = transfer::pull(&transfer, self.client()?, &reference, platform, false)?;
+        let pulled = transfer::pull(&transfer, self.client()?, &reference, platform, false);
+        let pulled = pulled.map_err(|error| match &error {
+            TransferError::Platform { found, .. } => Trouble::hinted(
+                error.to_string(),
+                format!("write FROM --platform={found} to stand on it all the same"),
+            ),
+            _ => error.into(),
+        })?;
         Ok((pulled.config, pulled.stack, false))
     }
 }

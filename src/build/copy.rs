@@ -1,41 +1,70 @@
 //! COPY and ADD: files into a layer, without a mount and without a sandbox.
 
-use std::io::Read;
+use std::fs::File;
+use std::io::{Read, Seek};
 
 use super::error::{Step, Trouble};
+use super::key::{Inputs, Key};
 use super::pipeline::Made;
-use super::recall::Recalled;
+use super::recall::{Recalled, Turn};
+use super::remote::Remote;
 use super::sources::{Entry, Selected, Tree};
-use super::stage::{Outcome, State};
+use super::stage::{Origin, Outcome, State};
 use super::{Build, Running};
+use crate::context::Context;
 use crate::context::ignore::IgnoreFile;
 use crate::dockerfile::{AddFiles, Chmod, Files, Instruction, SourceArg, join_path};
+use crate::fetch::begins_archive;
 use crate::layer::{
     Assembly, Attributes, Compression, Content, FileKind, LayerError, LayerWriter, Limits, Plan,
     Timestamp, UpperKind, View,
 };
 use crate::sandbox;
 
+/// What tells ADD from COPY.
+pub(super) struct Adding {
+    /// Whether archives of a tree are extracted.
+    extract: bool,
+    /// Whether those behind URLs are.
+    pub(super) unpack: bool,
+    /// `--checksum`.
+    pub(super) checksum: Option<String>,
+    /// `--keep-git-dir`.
+    pub(super) keep_git_dir: Option<bool>,
+}
+
 /// Something to be copied.
-enum Item<'a> {
+pub(super) enum Item<'a> {
     /// Out of a tree.
     Tree(Selected<'a>),
     /// Out of the Dockerfile.
     Document { name: String, content: String },
+    /// From elsewhere, and not here yet.
+    Remote(Remote),
+    /// From a URL.
+    Url {
+        name: Vec<u8>,
+        file: File,
+        modified: Option<i64>,
+        unpack: bool,
+    },
+    /// All of a tree that was brought.
+    Repository(View),
 }
 
-/// What tells ADD from COPY, and COPY from COPY, beyond the files.
+/// How files are copied, beyond which and where to.
 #[derive(Clone, Copy)]
-struct Manner {
+struct Manner<'a> {
     /// Whether the directories on the way to a source are copied too.
     parents: bool,
-    /// Whether archives are extracted.
-    extract: bool,
+    /// What ADD does beyond COPY.
+    adding: Option<&'a Adding>,
 }
 
 /// A COPY or ADD with all its words expanded.
 struct Job<'a> {
     items: Vec<Item<'a>>,
+    excludes: IgnoreFile,
     destination: String,
     /// Whether the destination is a directory that the sources go into.
     into_directory: bool,
@@ -51,17 +80,18 @@ impl Build<'_> {
         state: &mut State,
         instruction: &Instruction,
         files: &Files,
-        from: Option<View>,
+        from: Option<Origin>,
         parents: bool,
         step: &Running,
     ) -> Step<Outcome> {
         let tree = match &from {
-            Some(view) => Tree::image(view),
+            Some(Origin::Layers { view, .. }) => Tree::image(view),
+            Some(Origin::Context(context)) => Tree::context(context),
             None => Tree::context(self.context),
         };
         let manner = Manner {
             parents,
-            extract: false,
+            adding: None,
         };
         self.copy(state, instruction, files, tree, manner, step)
     }
@@ -73,29 +103,54 @@ impl Build<'_> {
         add: &AddFiles,
         step: &Running,
     ) -> Step<Outcome> {
-        for source in &add.files.sources {
-            if let SourceArg::Path(word) = source {
-                let text = state.scope.expand(word)?;
-                let is_remote = ["http://", "https://", "git@", "git://", "ssh://"]
-                    .iter()
-                    .any(|scheme| text.starts_with(scheme));
-                if is_remote {
-                    return Err(Trouble::hinted(
-                        format!("ADD of {text:?}: URLs and git repositories are not supported yet"),
-                        "fetch it in a RUN, or into the build context before the build",
-                    ));
-                }
-            }
-        }
-        if add.checksum.is_some() {
-            return Err(Trouble::new("ADD --checksum is for URLs only"));
-        }
+        let checksum = match &add.checksum {
+            Some(word) => Some(state.scope.expand(word)?),
+            None => None,
+        };
+        let adding = Adding {
+            extract: add.unpack != Some(false),
+            unpack: add.unpack == Some(true),
+            checksum,
+            keep_git_dir: add.keep_git_dir,
+        };
         let tree = Tree::context(self.context);
         let manner = Manner {
             parents: false,
-            extract: add.unpack != Some(false),
+            adding: Some(&adding),
         };
         self.copy(state, instruction, &add.files, tree, manner, step)
+    }
+
+    /// Makes the layer of all that is in a context: of one that stands for a base image.
+    pub(super) fn layer_of_context(
+        &self,
+        state: &mut State,
+        context: &Context,
+        created_by: String,
+        step: &Running,
+    ) -> Step<Outcome> {
+        let tree = Tree::context(context);
+        let excludes = IgnoreFile::default();
+        let items = tree.select(".", &excludes)?;
+        let mut job = Job {
+            items: items.into_iter().map(Item::Tree).collect(),
+            excludes,
+            destination: "/".to_owned(),
+            into_directory: true,
+            owner: None,
+            chmod: None,
+            extract: false,
+        };
+        self.read_contents(&mut job)?;
+        let mut key = self.key("context");
+        job.hash(&mut key)?;
+        let inputs = key.finish();
+        let turn = match self.recall(state, &inputs, &created_by, step)? {
+            Recalled::Hit(outcome) => return Ok(outcome),
+            Recalled::Miss(turn) => turn,
+        };
+        let made = self.write_job(&View::new(Vec::new()), &job, inputs, turn)?;
+        Ok(Outcome::made(created_by, made))
     }
 
     fn copy(
@@ -104,27 +159,14 @@ impl Build<'_> {
         instruction: &Instruction,
         files: &Files,
         tree: Tree<'_>,
-        manner: Manner,
+        manner: Manner<'_>,
         step: &Running,
     ) -> Step<Outcome> {
-        let mut job = self.plan_copy(state, files, tree, manner)?;
+        let mut job = self.plan_copy(state, files, tree, manner, step)?;
         self.read_contents(&mut job)?;
         let created_by = format!("{} # buildkit", instruction.raw);
-        let mut key = self.key(if manner.extract { "add" } else { "copy" });
-        key.text(&job.destination)
-            .number(job.into_directory.into())
-            .text(&format!("{:?} {:?}", job.owner, job.chmod));
-        for item in &job.items {
-            match item {
-                Item::Tree(selected) => {
-                    key.text("tree");
-                    selected.hash(&mut key)?;
-                }
-                Item::Document { name, content } => {
-                    key.text("document").text(name).text(content);
-                }
-            }
-        }
+        let mut key = self.key(if job.extract { "add" } else { "copy" });
+        job.hash(&mut key)?;
         // A linked layer does not depend on what lies below.
         let inputs = match files.link {
             true => key.finish_linked(),
@@ -134,8 +176,19 @@ impl Build<'_> {
             Recalled::Hit(outcome) => return Ok(outcome),
             Recalled::Miss(turn) => turn,
         };
+        for item in &mut job.items {
+            if let Item::Remote(remote) = item {
+                *item = self.bring(remote, step)?;
+            }
+        }
         let nothing = View::new(Vec::new());
         let below = if files.link { &nothing } else { &state.view };
+        let made = self.write_job(below, &job, inputs, turn)?;
+        Ok(Outcome::made(created_by, made))
+    }
+
+    /// Writes the tree of a layer.
+    fn write_job(&self, below: &View, job: &Job<'_>, inputs: Inputs, turn: Turn<'_>) -> Step<Made> {
         // What changes while it is copied is no longer what the key was made of.
         let mut is_sound = true;
         let (staged, overrides, stream) = match job.plan(below, self.time_of_new())? {
@@ -154,7 +207,7 @@ impl Build<'_> {
                 (staged, overrides, None)
             }
         };
-        let made = Made {
+        Ok(Made {
             staged,
             kind: UpperKind::Overlay,
             overrides,
@@ -163,8 +216,7 @@ impl Build<'_> {
             also: None,
             is_sound,
             lock: turn.lock,
-        };
-        Ok(Outcome::made(created_by, made))
+        })
     }
 
     /// Finds out what all files hold, and remembers it.
@@ -174,14 +226,11 @@ impl Build<'_> {
             let Item::Tree(selected) = item else {
                 continue;
             };
-            let cache = selected
-                .tree
-                .is_context()
-                .then(|| self.context.stat_cache(|name| store.stat_cache(name)));
-            if selected.read_contents(cache)?
-                && let Some(cache) = cache
-            {
-                store.write_stat_cache(self.context.cache_name(), &cache.encode())?;
+            let context = selected.tree.as_context();
+            let known = context.and_then(|c| c.stat_cache(|name| store.stat_cache(name)));
+            let has_learned = selected.read_contents(known.map(|(_, cache)| cache))?;
+            if let (true, Some((name, cache))) = (has_learned, known) {
+                store.write_stat_cache(name, &cache.encode())?;
             }
         }
         Ok(())
@@ -192,7 +241,8 @@ impl Build<'_> {
         state: &State,
         files: &Files,
         tree: Tree<'t>,
-        manner: Manner,
+        manner: Manner<'_>,
+        step: &Running,
     ) -> Step<Job<'t>> {
         let mut patterns = Vec::new();
         for word in &files.excludes {
@@ -214,6 +264,10 @@ impl Build<'_> {
                 }),
                 SourceArg::Path(word) => {
                     let text = state.scope.expand(word)?;
+                    if let Some(remote) = self.remote(&text, manner.adding, step)? {
+                        items.push(Item::Remote(remote));
+                        continue;
+                    }
                     let selected = match manner.parents {
                         true => tree.select_with_parents(&text, &excludes)?,
                         false => tree.select(&text, &excludes)?,
@@ -255,15 +309,41 @@ impl Build<'_> {
         Ok(Job {
             into_directory: names_directory || exists || several || manner.parents,
             items,
+            excludes,
             destination,
             owner,
             chmod,
-            extract: manner.extract,
+            extract: manner.adding.is_some_and(|adding| adding.extract),
         })
     }
 }
 
 impl Job<'_> {
+    /// Adds to a key all that a copy depends on but what lies below.
+    fn hash(&self, key: &mut Key) -> Step<()> {
+        key.text(&self.destination)
+            .number(self.into_directory.into())
+            .text(&format!("{:?} {:?}", self.owner, self.chmod));
+        for item in &self.items {
+            match item {
+                Item::Tree(selected) => {
+                    key.text("tree");
+                    selected.hash(key)?;
+                }
+                Item::Document { name, content } => {
+                    key.text("document").text(name).text(content);
+                }
+                Item::Remote(remote) => {
+                    remote.hash(key);
+                    key.text(&format!("{:?}", self.excludes));
+                }
+                // These were remote when the key was made.
+                Item::Url { .. } | Item::Repository(_) => {}
+            }
+        }
+        Ok(())
+    }
+
     fn attributes(&self, tree: &Tree<'_>, entry: &Entry) -> Step<Attributes> {
         let stat = &entry.node.stat;
         let mut attributes = Attributes::of(stat, tree.xattrs(entry)?);
@@ -337,6 +417,34 @@ impl Job<'_> {
                 self.write_directory(writer, selected)
             }
             Item::Tree(selected) => self.write_file(writer, selected),
+            // It was brought before.
+            Item::Remote(_) => Ok(false),
+            Item::Url {
+                name,
+                file,
+                modified,
+                unpack,
+            } => {
+                self.write_url(writer, name, file, *modified, *unpack)?;
+                Ok(true)
+            }
+            Item::Repository(view) => {
+                // All that is in it is meant.
+                let tree = Tree::repository(view);
+                let inner = Job {
+                    items: Vec::new(),
+                    excludes: IgnoreFile::default(),
+                    destination: self.destination.clone(),
+                    into_directory: true,
+                    owner: self.owner,
+                    chmod: self.chmod.clone(),
+                    extract: false,
+                };
+                for selected in tree.select(".", &self.excludes)? {
+                    inner.write_directory(writer, &selected)?;
+                }
+                Ok(true)
+            }
         }
     }
 
@@ -351,6 +459,39 @@ impl Job<'_> {
         }
         let target = self.target_of(writer, &selected.name)?;
         self.write_entry(writer, selected, 0, &target, &target)
+    }
+
+    /// Writes the file behind a URL.
+    fn write_url(
+        &self,
+        writer: &mut LayerWriter<'_>,
+        name: &[u8],
+        file: &File,
+        modified: Option<i64>,
+        unpack: bool,
+    ) -> Step<()> {
+        let again = || file.try_clone().map_err(LayerError::Read);
+        if unpack {
+            let is_archive = begins_with_archive(again()?)?;
+            // Both descriptors share one position.
+            (&*file).rewind().map_err(LayerError::Read)?;
+            if is_archive {
+                let (_, mut reader) = Compression::decode(again()?).map_err(LayerError::Read)?;
+                let destination = self.ensure_dir(writer, self.destination.as_bytes())?;
+                writer.extract(&mut reader, &destination, self.owner, Limits::default())?;
+                return Ok(());
+            }
+        }
+        let target = self.target_of(writer, name)?;
+        let mut attributes = Attributes {
+            mode: 0o600,
+            // Like BuildKit, the epoch where the server says nothing.
+            mtime: Some(Timestamp::from_seconds(modified.unwrap_or(0))),
+            ..Attributes::default()
+        };
+        self.adjust(&mut attributes, false);
+        writer.put_file_from(&target, file, &attributes)?;
+        Ok(())
     }
 
     fn write_directory(&self, writer: &mut LayerWriter<'_>, selected: &Selected<'_>) -> Step<bool> {
@@ -402,25 +543,18 @@ impl Job<'_> {
 
     /// Tells whether a file is an archive: whether, decompressed, it begins with a tar header.
     fn is_archive(&self, selected: &Selected<'_>) -> Step<bool> {
-        let file = selected.tree.view().open_file(selected.top())?;
-        let Ok((_, reader)) = Compression::decode(file) else {
-            return Ok(false);
-        };
-        let mut header = tar::Header::new_old();
-        let mut block = Vec::with_capacity(512);
-        if reader.take(512).read_to_end(&mut block).is_err() || block.len() < 512 {
-            return Ok(false);
-        }
-        header.as_mut_bytes().copy_from_slice(&block);
-        // The checksum counts its own field as blanks.
-        let sum: u32 = block[..148]
-            .iter()
-            .chain(&block[156..])
-            .map(|b| u32::from(*b))
-            .sum::<u32>()
-            + 8 * u32::from(b' ');
-        Ok(header.cksum().is_ok_and(|stored| stored == sum))
+        begins_with_archive(selected.tree.view().open_file(selected.top())?)
     }
+}
+
+/// Tells whether a file, decompressed, begins with the header of an archive.
+fn begins_with_archive(file: File) -> Step<bool> {
+    let Ok((_, reader)) = Compression::decode(file) else {
+        return Ok(false);
+    };
+    let mut block = Vec::with_capacity(512);
+    let read = reader.take(512).read_to_end(&mut block);
+    Ok(read.is_ok() && begins_archive(&block))
 }
 
 /// The short way: what is copied is planned, and then written in one pass.
@@ -456,6 +590,7 @@ impl Job<'_> {
                     let entry = &selected.entries[0];
                     self.plan_entry(&mut assembly, selected, entry, target, b"")?;
                 }
+                Item::Remote(_) | Item::Url { .. } | Item::Repository(_) => return Ok(None),
             }
         }
         Ok(assembly.plan()?)

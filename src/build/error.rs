@@ -8,6 +8,7 @@ use kiln_runtime::Exit;
 use crate::context::ContextError;
 use crate::dockerfile::{Diagnostic, Diagnostics, Source, Span};
 use crate::event::StepOutcome;
+use crate::fetch::FetchError;
 use crate::store::StoreError;
 
 /// Why a build failed.
@@ -24,6 +25,39 @@ pub enum BuildError {
         /// The text that it is in.
         source_text: Arc<Source>,
     },
+    /// Something from elsewhere.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    /// One stream for two things.
+    #[error("the build context and the Dockerfile can't both come from standard input")]
+    StdinTwice,
+    /// A Dockerfile as context, and another by `-f`.
+    #[error("{place} is a Dockerfile, and -f names another one")]
+    TwoDockerfiles {
+        /// What was given as context.
+        place: String,
+    },
+    /// A compressed stream of something else.
+    #[error("{place} is compressed, and no tar archive")]
+    NoArchive {
+        /// What was given as context.
+        place: String,
+    },
+    /// Something for a browser.
+    #[error("{url} is a web page, and neither an archive nor a Dockerfile")]
+    WebPage {
+        /// What was given as context.
+        url: String,
+    },
+    /// A context that would have to be fetched or unpacked, for checks alone.
+    #[error("a Dockerfile is checked in a directory or from standard input, not in {place}")]
+    CheckElsewhere {
+        /// What was given as context.
+        place: String,
+    },
+    /// Checks found something, and the file makes that an error.
+    #[error("checks found something, and error=true makes that an error: {0}")]
+    Checks(String),
     /// A command failed.
     #[error("step failed: {}", .0.step)]
     Run(Box<RunFailure>),
@@ -42,6 +76,23 @@ impl BuildError {
             BuildError::Context(error) => error.hint(),
             BuildError::Dockerfile { diagnostics, .. } => diagnostics.hint(),
             BuildError::Store(error) => error.hint(),
+            BuildError::Fetch(error) => error.hint(),
+            BuildError::WebPage { url } => Some(format!(
+                "a git repository is named with its ending: {}.git",
+                url.trim_end_matches('/')
+            )),
+            BuildError::StdinTwice => Some(
+                "give the directory as context and the Dockerfile as -f -, or put the Dockerfile \
+                 into the archive"
+                    .to_owned(),
+            ),
+            BuildError::TwoDockerfiles { .. } => {
+                Some("leave -f away, or give a directory or an archive as context".to_owned())
+            }
+            BuildError::CheckElsewhere { .. } => {
+                Some("get it first, and name the directory".to_owned())
+            }
+            BuildError::Checks(_) => Some("kiln build --check shows where".to_owned()),
             _ => None,
         }
     }
@@ -169,6 +220,11 @@ macro_rules! troubles {
 }
 
 troubles!(
+    BuildError,
+    FetchError,
+    crate::archive::ArchiveError,
+    crate::context::ContextError,
+    crate::fetch::LocationError,
     crate::dockerfile::ExpandError,
     crate::dockerfile::MetadataError,
     crate::dockerfile::MountError,

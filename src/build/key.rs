@@ -19,6 +19,13 @@ impl Key {
         key
     }
 
+    /// Starts a key that stays what it is whatever becomes of steps, for what outlives them.
+    pub(super) fn lasting(kind: &str) -> Key {
+        let mut key = Key(blake3::Hasher::new());
+        key.text(kind);
+        key
+    }
+
     /// Adds bytes.
     pub(super) fn bytes(&mut self, bytes: &[u8]) -> &mut Key {
         self.0.update(&(bytes.len() as u64).to_le_bytes());

@@ -2,13 +2,17 @@
 
 mod base;
 mod cancel;
+mod check;
 mod commit;
+mod context_source;
+mod contexts;
 mod copy;
 mod error;
 mod key;
 mod mount;
 mod pipeline;
 mod recall;
+mod remote;
 mod run;
 mod schedule;
 mod secret;
@@ -23,31 +27,39 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use kiln_runtime::Network;
+use kiln_runtime::{HostHelper, Network};
 
 pub use cancel::Cancel;
+pub use check::{Examined, examine};
+pub use context_source::{ContextSource, NamedSource, NamedSourceError};
 pub use error::{BuildError, RunFailure};
 use key::Key;
 use schedule::Schedule;
 pub use secret::{GivenError, Secret};
 pub use ssh::Ssh;
 
-use crate::context::{self, Context};
-use crate::dockerfile::{self, Diagnostic, Diagnostics, Dockerfile, Plan, Source, Span, Stage};
+use crate::context::Context;
+use crate::dockerfile::{
+    self, Diagnostic, Diagnostics, Dockerfile, InstructionKind, Plan, Source, Span, Stage,
+};
 use crate::event::{Event, Reporter, StepId, StepOutcome};
 use crate::image::{Digest, ImageConfig, Platform, Reference};
 use crate::layer::Timestamp;
-use crate::registry::{Client, CredentialsError};
-use crate::sandbox::{SandboxError, Sandboxes};
+use crate::registry::{Client, CredentialsError, Web};
+use crate::sandbox::{SandboxError, Sandboxes, Surroundings};
 use crate::store::{Session, Stack, Store};
 
 /// What is to be built, and how.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// The directory to build from.
-    pub context: PathBuf,
-    /// `-f`.
+    /// What to build from.
+    pub context: ContextSource,
+    /// `--build-context`, by names in the form of [`dockerfile::context_name`].
+    pub contexts: BTreeMap<String, NamedSource>,
+    /// `-f`; `-` is standard input.
     pub dockerfile: Option<PathBuf>,
+    /// `--ignorefile`.
+    pub ignorefile: Option<PathBuf>,
     /// The names that the image gets.
     pub tags: Vec<Reference>,
     /// `--build-arg`.
@@ -62,18 +74,73 @@ pub struct Options {
     pub cache_ttl: Option<Duration>,
     /// How many steps may run at once.
     pub jobs: usize,
-    /// Whether base images are pulled although they are in the store.
-    pub pull: bool,
+    /// When base images are pulled.
+    pub pull: Pull,
     /// The network of RUN.
     pub network: Network,
+    /// What RUN sees around it beside that.
+    pub surroundings: Surroundings,
     /// `--label`, applied last.
     pub labels: Vec<(String, String)>,
+    /// What else is changed about the config at the end.
+    pub changes: ConfigChanges,
     /// `--secret`.
     pub secrets: Vec<Secret>,
     /// `--ssh`.
     pub ssh: Vec<Ssh>,
     /// `--platform`; the host's where none is given.
     pub platform: Option<Platform>,
+    /// Whether what checks find is shown. Where the file makes it an error, it is one anyway.
+    pub show_checks: bool,
+}
+
+/// When base images are pulled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pull {
+    /// Although they are in the store.
+    Always,
+    /// When they are not in the store.
+    #[default]
+    Missing,
+    /// Not at all.
+    Never,
+}
+
+/// Changes to the config of an image that its Dockerfile doesn't say.
+#[derive(Clone, Debug, Default)]
+pub struct ConfigChanges {
+    /// Variables that are set where ENV doesn't.
+    pub env: BTreeMap<String, String>,
+    /// Variables that are removed.
+    pub unset_env: Vec<String>,
+    /// Labels that are removed.
+    pub unset_labels: Vec<String>,
+}
+
+impl ConfigChanges {
+    /// Applies the changes to the config of a target.
+    fn apply(&self, config: &mut ImageConfig, file: &Dockerfile, target: usize) {
+        let own = file.stages[target].instructions.iter();
+        let mut set: Vec<&str> = Vec::new();
+        for instruction in own {
+            if let InstructionKind::Env(pairs) = &instruction.kind {
+                set.extend(pairs.iter().map(|pair| pair.name.text.as_str()));
+            }
+        }
+        for (name, value) in &self.env {
+            if !set.contains(&name.as_str()) {
+                config.config.set_env(name, value);
+            }
+        }
+        let is_unset = |entry: &String| {
+            let name = entry.split('=').next().unwrap_or_default();
+            self.unset_env.iter().any(|unset| unset == name)
+        };
+        config.config.env.retain(|entry| !is_unset(entry));
+        for name in &self.unset_labels {
+            config.config.labels.remove(name);
+        }
+    }
 }
 
 impl Options {
@@ -97,6 +164,10 @@ pub struct Workshop<'a> {
     pub reporter: Arc<dyn Reporter>,
     /// Makes the client of registries when the first base image is pulled.
     pub client: &'a (dyn Fn() -> Result<Client, CredentialsError> + Sync),
+    /// Runs git outside the builder's namespace.
+    pub host: &'a HostHelper,
+    /// Reads URLs.
+    pub web: Web,
     /// Makes what RUN needs when the first one comes.
     pub sandboxes: &'a (dyn Fn() -> Result<Sandboxes, SandboxError> + Sync),
     /// Ends the build early, for when it is interrupted.
@@ -120,6 +191,7 @@ struct Build<'a> {
     source: Arc<Source>,
     file: &'a Dockerfile,
     context: &'a Context,
+    named: contexts::NamedContexts,
     plan: Mutex<Plan>,
     schedule: Schedule,
     platform: Platform,
@@ -137,12 +209,12 @@ struct Build<'a> {
 /// # Errors
 /// See [`BuildError`]. Layers of steps that went well stay in the cache; nothing else is left.
 pub fn build(shop: &Workshop<'_>, options: &Options) -> Result<Built, BuildError> {
-    let path = context::find_dockerfile(&options.context, options.dockerfile.as_deref());
-    // The context first: without it, that there is no Dockerfile in it says little.
-    let context = Context::open(&options.context, &path)?;
-    let text = context::read_dockerfile(&path)?;
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let source = Arc::new(Source::new(name, text));
+    let steps = contexts::Steps::default();
+    let contexts::Opened {
+        context,
+        dockerfile,
+    } = contexts::open(shop, options, &steps)?;
+    let source = Arc::new(dockerfile);
     let wrong = |diagnostics| BuildError::Dockerfile {
         diagnostics,
         source_text: source.clone(),
@@ -152,15 +224,21 @@ pub fn build(shop: &Workshop<'_>, options: &Options) -> Result<Built, BuildError
     let platform = options.platform.clone().unwrap_or_else(Platform::host);
     let predefined = predefined_args(&platform, options.target.as_deref());
     let plan = file
-        .plan(options.target.as_deref(), &options.build_args, &predefined)
+        .plan_with_contexts(
+            options.target.as_deref(),
+            &options.build_args,
+            &predefined,
+            &options.contexts.keys().cloned().collect(),
+        )
         .map_err(wrong)?;
-    for warning in &file.warnings {
-        let line = source.line_of(warning.span.start);
-        shop.reporter.report(Event::Warning {
-            message: format!("{}:{line}: {}", source.name, warning.message),
-            hint: warning.hint.clone(),
-        });
-    }
+    let around = check::Around {
+        options,
+        context: &context,
+        store: Some(shop.store),
+        platform: &platform,
+        predefined: &predefined,
+    };
+    around.warn(&source, &file, &plan, shop.reporter.as_ref())?;
     let unused = file.unused_build_args(&options.build_args);
     if !unused.is_empty() {
         shop.reporter.report(Event::Warning {
@@ -179,12 +257,13 @@ pub fn build(shop: &Workshop<'_>, options: &Options) -> Result<Built, BuildError
         source: source.clone(),
         file: &file,
         context: &context,
+        named: contexts::NamedContexts::default(),
         schedule: Schedule::new(plan.stages.len(), options.jobs),
         plan: Mutex::new(plan),
         platform,
         now: epoch.unwrap_or_else(jiff::Timestamp::now),
         dated: epoch.is_some(),
-        next_step: AtomicU32::new(1),
+        next_step: AtomicU32::new(steps.next()),
         client: OnceLock::new(),
         sandboxes: OnceLock::new(),
     };
@@ -233,6 +312,8 @@ impl Build<'_> {
     fn run(&self) -> Result<Built, BuildError> {
         let finished = self.build_stages()?;
         let (mut config, stack) = (finished.config.clone(), finished.stack.clone());
+        let target = self.plan().target;
+        self.options.changes.apply(&mut config, self.file, target);
         for (name, value) in &self.options.labels {
             config.config.labels.insert(name.clone(), value.clone());
         }

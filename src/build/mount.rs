@@ -155,7 +155,19 @@ impl<'a> Mounts<'a> {
     }
 }
 
-impl Source<'_> {
+impl<'a> Source<'a> {
+    fn of_context(context: &'a Context, text: String) -> Step<Source<'a>> {
+        let tree = Tree::context(context);
+        let selected = Box::new(tree.one(&text)?);
+        Ok(Source {
+            tree,
+            text,
+            is_directory: selected.top().stat.is_dir(),
+            path: selected.top().path.clone(),
+            from: From::Context(selected),
+        })
+    }
+
     fn add_to_key(&self, key: &mut Key, by: By) -> Step<()> {
         match (&self.from, by) {
             (From::Context(selected), _) => selected.hash(key.text("context")),
@@ -209,28 +221,21 @@ fn plan_source<'a>(
 ) -> Step<Option<Source<'a>>> {
     let text = spec.source.clone().unwrap_or_else(|| "/".to_owned());
     match (spec.kind, origin) {
-        (MountKind::Bind | MountKind::Cache, Some(origin)) => {
-            let tree = Tree::mounted(&origin.view);
+        (MountKind::Bind | MountKind::Cache, Some(Origin::Layers { view, chain_id })) => {
+            let tree = Tree::mounted(view);
             let node = tree.node(&text)?;
             Ok(Some(Source {
                 tree,
                 text,
                 is_directory: node.stat.is_dir(),
                 path: node.path,
-                from: From::Layers(origin.chain_id.as_ref()),
+                from: From::Layers(chain_id.as_ref()),
             }))
         }
-        (MountKind::Bind, None) => {
-            let tree = Tree::context(context);
-            let selected = Box::new(tree.one(&text)?);
-            Ok(Some(Source {
-                tree,
-                text,
-                is_directory: selected.top().stat.is_dir(),
-                path: selected.top().path.clone(),
-                from: From::Context(selected),
-            }))
+        (MountKind::Bind | MountKind::Cache, Some(Origin::Context(context))) => {
+            Ok(Some(Source::of_context(context, text)?))
         }
+        (MountKind::Bind, None) => Ok(Some(Source::of_context(context, text)?)),
         (MountKind::Cache, None) if spec.source.is_some() => Err(Trouble::hinted(
             "the source of a cache needs a from: the stage or image that it begins with",
             "leave source out for a cache that begins empty",

@@ -111,6 +111,9 @@ impl Build<'_> {
             if !run.mounts.is_empty() {
                 mounts.add_to_key(key.text("mounts"), by)?;
             }
+            self.options.surroundings.add_to(|text| {
+                key.text(text);
+            });
             Ok(key.finish())
         };
         let mut inputs = key(state, By::Identity)?;
@@ -118,6 +121,7 @@ impl Build<'_> {
         if mounts.have_layers() {
             // The layers that mounts are from say enough where they are known: none is read.
             if let Some(outcome) = self.look_up(state, &inputs, &created_by)? {
+                state.advance(&inputs);
                 return Ok(outcome);
             }
             also = Some(std::mem::replace(&mut inputs, key(state, By::Content)?));
@@ -161,6 +165,7 @@ impl Build<'_> {
             cwd: working_dir.as_bytes().to_vec(),
             user: identity.user,
             network,
+            surroundings: self.options.surroundings.clone(),
             hostname: hostname.to_owned(),
             mounts: prepared.mounts,
             stdio: [
@@ -287,7 +292,7 @@ fn explain_exec(
     if let (SandboxError::Runtime(kiln_runtime::Error::Interpreter(_)), Some(script)) =
         (&error, script)
     {
-        let line = script.content.lines().next().unwrap_or_default();
+        let line = script.content.split('\n').next().unwrap_or_default();
         return Trouble::hinted(
             format!("the script begins with {line:?}, which the image does not have"),
             "install that program in an earlier step, or name one that is there; \

@@ -30,6 +30,10 @@ pub(super) struct Tree<'a> {
     place: &'static str,
     /// Whether it lies on a workstation, whose owners and attributes mean nothing in an image.
     is_context: bool,
+    /// The context, where it is one.
+    context: Option<&'a Context>,
+    /// Whether it is there at all.
+    exists: bool,
 }
 
 /// Something that is copied: a file, or a directory with what is in it.
@@ -113,6 +117,8 @@ impl<'a> Tree<'a> {
             ignore: Some(context.ignore()).filter(|ignore| !ignore.is_empty()),
             place: "the build context",
             is_context: true,
+            context: Some(context),
+            exists: context.exists(),
         }
     }
 
@@ -123,6 +129,8 @@ impl<'a> Tree<'a> {
             ignore: None,
             place: "the stage or image that --from names",
             is_context: false,
+            context: None,
+            exists: true,
         }
     }
 
@@ -138,6 +146,20 @@ impl<'a> Tree<'a> {
         self.view
     }
 
+    /// Returns the tree of a repository: all of it belongs to root, as in a context.
+    pub(super) fn repository(view: &'a View) -> Tree<'a> {
+        Tree {
+            place: "the repository",
+            is_context: true,
+            ..Tree::image(view)
+        }
+    }
+
+    /// Returns the context, where it is one.
+    pub(super) fn as_context(&self) -> Option<&'a Context> {
+        self.context
+    }
+
     /// Returns whether owners and attributes stay behind.
     pub(super) fn is_context(&self) -> bool {
         self.is_context
@@ -151,6 +173,7 @@ impl<'a> Tree<'a> {
     /// Finds what a path or pattern means, in lexical order. A pattern that matches nothing is
     /// no error.
     pub(super) fn select(&self, text: &str, excludes: &IgnoreFile) -> Step<Vec<Selected<'a>>> {
+        self.require(text)?;
         let cleaned = clean(text.as_bytes());
         let pattern = Pattern::parse(&cleaned).map_err(bad_pattern)?;
         if let Some(path) = pattern.literal() {
@@ -175,6 +198,7 @@ impl<'a> Tree<'a> {
         text: &str,
         excludes: &IgnoreFile,
     ) -> Step<Vec<Selected<'a>>> {
+        self.require(text)?;
         let (pivot, rest) = text.split_once("/./").unwrap_or(("", text));
         let (pivot, rest) = (clean(pivot.as_bytes()), clean(rest.as_bytes()));
         let literal = Pattern::parse(&pivot).map_err(bad_pattern)?.literal();
@@ -210,6 +234,17 @@ impl<'a> Tree<'a> {
             selected.extend(gathered);
         }
         Ok(selected)
+    }
+
+    /// Makes sure that there is a tree.
+    fn require(&self, text: &str) -> Step<()> {
+        match self.exists {
+            true => Ok(()),
+            false => Err(Trouble::hinted(
+                format!("there is no build context to take {text:?} from"),
+                "the Dockerfile came alone: give a directory too, as in `kiln build -f - .`",
+            )),
+        }
     }
 
     /// Tells whether `--exclude` leaves out a path.

@@ -4,10 +4,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::Scope;
 
+use super::contexts::Named;
 use super::error::{BuildError, Step, Trouble};
 use super::key::{Inputs, Key};
 use super::pipeline::{Made, Pipeline};
 use super::{Build, Running};
+use crate::context::Context;
 use crate::dockerfile::{
     BaseRef, Instruction, InstructionKind, PlannedStage, Scope as Variables, Source,
     apply_metadata, parse_onbuild_trigger, suggest,
@@ -16,7 +18,7 @@ use crate::event::StepOutcome;
 use crate::image::{ChainId, HistoryEntry, ImageConfig, Platform};
 use crate::layer::{UpperKind, View};
 use crate::sandbox::DEFAULT_PATH;
-use crate::store::{Layer, Stack, StepRecord};
+use crate::store::{Layer, Stack, StepRecord, Store};
 
 /// A stage that is being built.
 pub(super) struct State {
@@ -74,11 +76,31 @@ pub(super) struct Finished {
     pub(super) scope: Variables,
 }
 
-/// A tree that `--from` names.
-pub(super) struct Origin {
-    pub(super) view: View,
-    /// The layers that it is made of.
-    pub(super) chain_id: Option<ChainId>,
+/// Where `--from` leads.
+pub(super) enum Origin {
+    /// The tree of a stage or an image, and the layers that it is made of.
+    Layers {
+        view: View,
+        chain_id: Option<ChainId>,
+    },
+    /// A named context.
+    Context(Arc<Context>),
+}
+
+impl Origin {
+    fn nothing() -> Origin {
+        Origin::Layers {
+            view: View::new(Vec::new()),
+            chain_id: None,
+        }
+    }
+
+    fn layers(store: &Store, stack: &Stack) -> Step<Origin> {
+        Ok(Origin::Layers {
+            view: store.view(stack)?,
+            chain_id: stack.chain_id().cloned(),
+        })
+    }
 }
 
 /// What an instruction came to, for its line of history and of progress.
@@ -168,18 +190,25 @@ impl Build<'_> {
     ) -> Result<Finished, BuildError> {
         let stage = &self.file.stages[index];
         let from_here = |trouble: Trouble| trouble.at(&self.source, stage.from.span);
-        let own = stage.instructions.iter().filter(|i| is_step(&i.kind));
+        let planned = self.plan().stages[index].clone();
+        // Of a stage that a named context replaces, nothing is carried out.
+        let is_replaced = planned.is_replaced;
+        let instructions: &[Instruction] = match is_replaced {
+            true => &[],
+            false => &stage.instructions,
+        };
+        let own = instructions.iter().filter(|i| is_step(&i.kind));
         let total = 1 + own.count();
         let label = if self.file.stages.len() == 1 && stage.name.is_none() {
             String::new()
         } else {
             format!("{} ", stage.display_name())
         };
-        let planned = self.plan().stages[index].clone();
         let base = match &planned.base {
             BaseRef::Scratch => "scratch".to_owned(),
             BaseRef::Stage(base) => self.file.stages[*base].display_name(),
             BaseRef::Image(name) => name.clone(),
+            BaseRef::Context(name) => format!("context {name}"),
         };
         if let BaseRef::Stage(base) = planned.base {
             self.finished(base).map_err(from_here)?;
@@ -207,8 +236,11 @@ impl Build<'_> {
         state.number = 1;
         state.total = total;
 
-        let triggers = self.triggers(&mut state, index)?;
-        let own = stage.instructions.iter().map(|i| (i, &self.source));
+        let triggers = match is_replaced {
+            true => Vec::new(),
+            false => self.triggers(&mut state, index)?,
+        };
+        let own = instructions.iter().map(|i| (i, &self.source));
         let all: Vec<_> = triggers.iter().map(|(i, s)| (i, s)).chain(own).collect();
         let last = all.iter().rposition(|(i, _)| is_step(&i.kind));
         for (position, (instruction, source)) in all.into_iter().enumerate() {
@@ -265,7 +297,8 @@ impl Build<'_> {
         step: &Running,
     ) -> Step<(State, bool)> {
         let platform = planned.platform.as_ref().unwrap_or(&self.platform);
-        let (config, stack, scope, cached) = match &planned.base {
+        let mut files = None;
+        let (config, stack, scope, mut cached) = match &planned.base {
             BaseRef::Scratch => {
                 let mut config = ImageConfig::scratch(platform);
                 config.config.working_dir = "/".to_owned();
@@ -281,6 +314,22 @@ impl Build<'_> {
                 let (config, stack, cached) =
                     based.map_err(|trouble| self.suggest_stage(trouble, name))?;
                 (config, stack, None, cached)
+            }
+            BaseRef::Context(name) => {
+                let mut scratch = ImageConfig::scratch(platform);
+                scratch.config.working_dir = "/".to_owned();
+                match self.named_context(name, platform, step)? {
+                    Named::Image {
+                        config,
+                        stack,
+                        cached,
+                    } => (*config, stack, None, cached),
+                    Named::Scratch => (scratch, Stack::default(), None, true),
+                    Named::Files(context) => {
+                        files = Some((name.clone(), context));
+                        (scratch, Stack::default(), None, true)
+                    }
+                }
             }
         };
         let mut config = config;
@@ -320,7 +369,38 @@ impl Build<'_> {
             total: 0,
         };
         state.advance(&base);
+        // Files that stand for an image are its only layer.
+        if let Some((name, context)) = files {
+            cached = self.stand_on_files(&mut state, &name, &context, step)?;
+        }
         Ok((state, cached))
+    }
+
+    /// Makes the files of a named context the base of a stage. Returns whether they were in the
+    /// store already.
+    fn stand_on_files(
+        &self,
+        state: &mut State,
+        name: &str,
+        context: &Context,
+        step: &Running,
+    ) -> Step<bool> {
+        let created_by = format!("FROM context {name}");
+        let outcome = self.layer_of_context(state, context, created_by, step)?;
+        let (layer, created, cached) = match outcome.result {
+            Effect::Nothing => return Ok(true),
+            Effect::Cached(layer, created) => (layer, created, true),
+            Effect::Made(made) => {
+                let committed = self.commit(&state.stack, &state.view, *made, state.no_cache)?;
+                (committed.layer, self.now.to_string(), false)
+            }
+        };
+        let directory = self.shop.store.layer_dir(&layer.fs(), &layer.meta)?;
+        state.view.push(directory);
+        state.stack.push(layer);
+        let entry = history(outcome.created_by, Some(created), false);
+        state.config.history.push(entry);
+        Ok(cached)
     }
 
     fn instruction<'scope>(
@@ -433,7 +513,7 @@ impl Build<'_> {
             }
             InstructionKind::Copy(copy) => {
                 let from = match &copy.from {
-                    Some(word) => Some(self.source_of(state, &word.text, step)?.view),
+                    Some(word) => Some(self.source_of(state, &word.text, step)?),
                     None => None,
                 };
                 self.copy_step(state, instruction, &copy.files, from, copy.parents, step)
@@ -454,17 +534,14 @@ impl Build<'_> {
         Ok(())
     }
 
-    /// Returns the tree that `--from` names.
+    /// Returns the files that `--from` names.
     pub(super) fn source_of(&self, state: &State, name: &str, step: &Running) -> Step<Origin> {
         let unknown = || Trouble::new(format!("there is no stage or image {name:?}"));
         match state.planned.sources.get(name).ok_or_else(unknown)? {
-            BaseRef::Scratch => Ok(Origin {
-                view: View::new(Vec::new()),
-                chain_id: None,
-            }),
+            BaseRef::Scratch => Ok(Origin::nothing()),
             BaseRef::Stage(index) => {
                 let finished = self.finished(*index)?;
-                Ok(Origin {
+                Ok(Origin::Layers {
                     view: finished.view.clone(),
                     chain_id: finished.stack.chain_id().cloned(),
                 })
@@ -473,11 +550,13 @@ impl Build<'_> {
                 let based = self.base_image(image, &self.platform, step);
                 let (_, stack, _) = based
                     .map_err(|trouble| self.suggest_stage(trouble.with_stage_hint(image), image))?;
-                Ok(Origin {
-                    view: self.shop.store.view(&stack)?,
-                    chain_id: stack.chain_id().cloned(),
-                })
+                Origin::layers(self.shop.store, &stack)
             }
+            BaseRef::Context(name) => match self.named_context(name, &self.platform, step)? {
+                Named::Scratch => Ok(Origin::nothing()),
+                Named::Image { stack, .. } => Origin::layers(self.shop.store, &stack),
+                Named::Files(context) => Ok(Origin::Context(context)),
+            },
         }
     }
 

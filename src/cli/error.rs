@@ -34,6 +34,14 @@ impl CliError {
         }
     }
 
+    /// Returns an error with a text that says it all already.
+    pub(crate) fn rendered(text: String, source: impl Error + Send + Sync + 'static) -> CliError {
+        CliError {
+            rendered: Some(text),
+            ..CliError::new(source, None)
+        }
+    }
+
     fn new(source: impl Error + Send + Sync + 'static, hint: Option<String>) -> CliError {
         CliError {
             source: Box::new(source),
@@ -98,6 +106,8 @@ hinted!(
     crate::build::GivenError,
     crate::archive::ArchiveError,
     crate::archive::OutputError,
+    crate::build::NamedSourceError,
+    crate::fetch::LocationError,
     crate::image::ReferenceError,
     crate::layer::LayerError,
     crate::registry::CredentialsError,

@@ -1,6 +1,7 @@
 //! The command line: arguments in, library call, text out. One file per command.
 
 mod build;
+mod check;
 mod doctor;
 mod error;
 mod history;
@@ -61,6 +62,8 @@ Exit codes:
 enum Command {
     /// Build an image from a Dockerfile
     Build(Box<build::Arguments>),
+    /// Look for likely mistakes in a Dockerfile, or explain one
+    Check(check::Arguments),
     /// Say what this machine allows, and what would help
     Doctor(doctor::Arguments),
     /// Show the history of an image
@@ -103,6 +106,7 @@ pub fn main() -> ExitCode {
     let root = arguments.root;
     let result = match arguments.command {
         Command::Build(arguments) => build::run(&arguments, root),
+        Command::Check(arguments) => check::run(&arguments, root),
         Command::Doctor(arguments) => doctor::run(&arguments, root),
         Command::History(arguments) => history::run(&arguments, root),
         Command::Images(arguments) => images::run(&arguments, root),

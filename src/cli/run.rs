@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use super::session::{self, Workshop};
 use super::{CliError, Result, interrupt};
 use crate::image::{ImageConfig, Reference, RunConfig};
-use crate::sandbox::{self, Command, DEFAULT_PATH, SandboxError};
+use crate::sandbox::{self, Command, DEFAULT_PATH, SandboxError, Surroundings};
 use crate::store::{Stack, StoreError};
 use crate::transfer;
 use crate::ui;
@@ -113,6 +113,7 @@ fn start(arguments: Arguments, root: Option<PathBuf>) -> Result<ExitCode> {
         cwd: cwd.into_bytes(),
         user: identity.user,
         network: arguments.network.into(),
+        surroundings: Surroundings::default(),
         hostname: arguments.hostname.clone(),
         mounts: Vec::new(),
         stdio: [

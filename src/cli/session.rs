@@ -44,6 +44,12 @@ pub(super) fn open_store(root: Option<PathBuf>) -> Result<Store> {
     Ok(Store::open(&store_root(root)?)?)
 }
 
+/// Opens the store for a look where there is one, and makes none.
+pub(super) fn open_store_if_there(root: Option<PathBuf>) -> Option<Store> {
+    let root = store_root(root).ok().filter(|root| root.is_dir())?;
+    Store::open(&root).ok()
+}
+
 /// A command's hold on the store, within the builder's namespace.
 pub(super) struct Workshop {
     pub(super) store: Store,
@@ -111,16 +117,19 @@ impl Workshop {
 
     /// Returns a client of registries with the user's credentials.
     pub(super) fn client(&self, insecure: bool) -> Result<Client> {
-        Ok(self.registry_client(insecure)?)
+        Ok(self.registry_client(insecure, None)?)
     }
 
     /// As [`Workshop::client`], with the error as it is.
     pub(super) fn registry_client(
         &self,
         insecure: bool,
+        authfile: Option<PathBuf>,
     ) -> std::result::Result<Client, CredentialsError> {
-        let credentials = Credentials::load(&CredentialPaths::from_environment())?
-            .with_helpers(Arc::new(OnHost(self.builder.clone())));
+        let mut paths = CredentialPaths::from_environment();
+        paths.registry_auth_file = authfile.or(paths.registry_auth_file);
+        let credentials =
+            Credentials::load(&paths)?.with_helpers(Arc::new(OnHost(self.builder.clone())));
         Ok(Client::new(ClientOptions {
             insecure,
             credentials,
@@ -171,6 +180,22 @@ pub(super) fn platform(text: Option<&str>) -> Result<Platform> {
         Some(text) => Ok(text.parse()?),
         None => Ok(Platform::host()),
     }
+}
+
+/// Checks that a file can be written later.
+pub(super) fn probe_writable(path: &Path) -> Result<()> {
+    let existed = path.exists();
+    std::fs::File::options()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)
+        .map_err(|e| CliError::message(format!("cannot write {}: {e}", path.display())))?;
+    if !existed {
+        // Nobody shall read it before the build is done.
+        let _ = std::fs::remove_file(path);
+    }
+    Ok(())
 }
 
 /// Creates a file that a command writes its result to, beside the place where it will be.

@@ -267,6 +267,27 @@ impl IgnoreFile {
         }
     }
 
+    /// Returns the rule, as `file:line: text`, by which a source of COPY is left out whatever
+    /// it is. Where there are exceptions, something below it may be there all the same.
+    pub fn excludes_for_good(&self, source: &str) -> Option<String> {
+        if self.rules.iter().any(|rule| rule.exception) {
+            return None;
+        }
+        let parts = source.split('/').filter(|part| !matches!(*part, "" | "."));
+        let path = parts.collect::<Vec<_>>().join("/");
+        let rule = match path.is_empty() {
+            true => self
+                .rules
+                .iter()
+                .find(|rule| matches!(rule.cleaned.as_slice(), b"*" | b"**" | b"**/*"))?,
+            false => {
+                let decision = self.decide(path.as_bytes());
+                decision.rule.filter(|_| decision.excluded)?
+            }
+        };
+        Some(format!("{}:{}: {}", self.name, rule.line, rule.text))
+    }
+
     /// Tells whether an exception may bring back something below a directory that is
     /// excluded; if not, it need not be walked.
     pub fn may_reinclude_below(&self, directory: &[u8]) -> bool {

@@ -1,4 +1,5 @@
-//! Where the sources of COPY and ADD come from: a directory, seen through its ignore file.
+//! Where the sources of COPY and ADD come from: a directory, seen through its ignore file, or
+//! a tree that was brought from elsewhere, all of which takes part.
 
 pub mod ignore;
 pub mod pattern;
@@ -15,7 +16,7 @@ use ignore::{IgnoreError, IgnoreFile};
 use stat_cache::StatCache;
 pub use text::{DecodeError, decode};
 
-use crate::layer::{LayerDir, View};
+use crate::layer::{LayerDir, LayerError, View};
 
 /// No Dockerfile and no ignore file is larger, in bytes.
 const FILE_LIMIT: u64 = 16 << 20;
@@ -40,6 +41,26 @@ pub enum ContextError {
         source: io::Error,
         /// Names in its directory that look like it.
         near: Vec<String>,
+    },
+    /// The Dockerfile is not in a context that came from elsewhere.
+    #[error("{path:?} is not in {place}: no such file")]
+    NotInTree {
+        /// Where it was looked for.
+        path: String,
+        /// What the context is.
+        place: String,
+        /// Names in its directory that look like it.
+        near: Vec<String>,
+    },
+    /// The Dockerfile in such a context can't be read.
+    #[error("cannot read {path:?} in {place}: {source}")]
+    InTree {
+        /// Where it is.
+        path: String,
+        /// What the context is.
+        place: String,
+        /// Why not.
+        source: LayerError,
     },
     /// The Dockerfile is no text.
     #[error("{path}: {source}")]
@@ -77,10 +98,12 @@ impl ContextError {
                     "the last argument is a directory; a Dockerfile is named with -f: kiln build -f {path} ."
                 ))
             }
-            ContextError::Dockerfile { near, .. } => Some(match near.as_slice() {
-                [] => "name it with -f FILE".to_owned(),
-                names => format!("did you mean {}? Name it with -f FILE", names.join(" or ")),
-            }),
+            ContextError::Dockerfile { near, .. } | ContextError::NotInTree { near, .. } => {
+                Some(match near.as_slice() {
+                    [] => "name it with -f FILE".to_owned(),
+                    names => format!("did you mean {}? Name it with -f FILE", names.join(" or ")),
+                })
+            }
             ContextError::Rule(error) => error.hint(),
             ContextError::NotText { .. } => {
                 Some("save the file as UTF-8, which is what an editor does by default".to_owned())
@@ -90,21 +113,28 @@ impl ContextError {
     }
 }
 
-/// A directory to build from.
+/// What is built from.
 pub struct Context {
     view: View,
     ignore: IgnoreFile,
-    name: String,
+    /// Under which name the contents of the files are remembered; none for what is not here to stay.
+    name: Option<String>,
     cache: OnceLock<StatCache>,
+    exists: bool,
 }
 
 impl Context {
-    /// Opens a directory. The ignore file is that of the Dockerfile, else the directory's own:
-    /// `<Dockerfile>.dockerignore`, `.dockerignore`, `.containerignore`.
+    /// Opens a directory. The ignore file is the one that is given, else that of the Dockerfile,
+    /// else the directory's own: `<Dockerfile>.dockerignore`, `.dockerignore`,
+    /// `.containerignore`.
     ///
     /// # Errors
     /// See [`ContextError`].
-    pub fn open(directory: &Path, dockerfile: &Path) -> Result<Context, ContextError> {
+    pub fn open(
+        directory: &Path,
+        dockerfile: Option<&Path>,
+        given: Option<&Path>,
+    ) -> Result<Context, ContextError> {
         let error = |source| ContextError::Directory {
             path: directory.to_owned(),
             source,
@@ -119,13 +149,16 @@ impl Context {
         .map_err(|errno| error(errno.into()))?;
         let place = nix::sys::stat::fstat(&opened).map_err(|errno| error(errno.into()))?;
         let name = format!("{:x}-{:x}", place.st_dev, place.st_ino);
-        let mut own = dockerfile.as_os_str().to_owned();
-        own.push(".dockerignore");
-        let candidates = [
-            PathBuf::from(own),
-            directory.join(".dockerignore"),
-            directory.join(".containerignore"),
-        ];
+        let own = dockerfile.map(|path| {
+            let mut own = path.as_os_str().to_owned();
+            own.push(".dockerignore");
+            PathBuf::from(own)
+        });
+        let common = [".dockerignore", ".containerignore"].map(|name| directory.join(name));
+        let candidates: Vec<PathBuf> = match given {
+            Some(given) => vec![given.to_owned()],
+            None => own.into_iter().chain(common).collect(),
+        };
         let mut ignore = None;
         for path in &candidates {
             match read_bounded(path) {
@@ -134,7 +167,7 @@ impl Context {
                     ignore = Some(IgnoreFile::parse(&text, &name)?);
                     break;
                 }
-                Err(source) if source.kind() == io::ErrorKind::NotFound => {}
+                Err(source) if source.kind() == io::ErrorKind::NotFound && given.is_none() => {}
                 Err(source) => {
                     return Err(ContextError::Ignore {
                         path: path.clone(),
@@ -150,23 +183,99 @@ impl Context {
         Ok(Context {
             view: View::new(vec![LayerDir::plain(opened)]),
             ignore,
-            name,
+            name: Some(name),
             cache: OnceLock::new(),
+            exists: true,
         })
     }
 
-    /// Returns what is known of the files' contents. `load` brings what earlier builds knew
-    /// from the place of this name.
-    pub fn stat_cache(&self, load: impl FnOnce(&str) -> Option<Vec<u8>>) -> &StatCache {
-        self.cache.get_or_init(|| {
-            let known = load(&self.name).and_then(StatCache::decode);
+    /// Returns a context that came from elsewhere: an archive, a repository. An ignore file in
+    /// it does not count: who made it has chosen already.
+    pub fn of_tree(view: View) -> Context {
+        Context {
+            view,
+            ignore: IgnoreFile::default(),
+            name: None,
+            cache: OnceLock::new(),
+            exists: true,
+        }
+    }
+
+    /// Returns what there is where a Dockerfile came alone.
+    pub fn none() -> Context {
+        Context {
+            exists: false,
+            ..Context::of_tree(View::new(Vec::new()))
+        }
+    }
+
+    /// Tells whether there is a context at all.
+    pub fn exists(&self) -> bool {
+        self.exists
+    }
+
+    /// Reads a Dockerfile of a context that came from elsewhere, and returns its path there
+    /// too. `place` is what the context is, for errors.
+    ///
+    /// # Errors
+    /// It is not there, or no text.
+    pub fn dockerfile(
+        &self,
+        given: Option<&str>,
+        place: &str,
+    ) -> Result<(String, String), ContextError> {
+        let candidates = match given {
+            Some(path) => vec![path],
+            None => DOCKERFILES.to_vec(),
+        };
+        let in_tree = |path: &str, source| ContextError::InTree {
+            path: path.to_owned(),
+            place: place.to_owned(),
+            source,
+        };
+        for path in &candidates {
+            let found = match self.view.resolve(path.as_bytes(), true) {
+                Ok(found) => found.node,
+                Err(LayerError::ThroughFile(_)) => None,
+                Err(error) => return Err(in_tree(path, error)),
+            };
+            let Some(node) = found else { continue };
+            let read = |source| in_tree(path, LayerError::Read(source));
+            if !node.stat.is_file() {
+                return Err(read(io::Error::other("it is no regular file")));
+            }
+            let file = self
+                .view
+                .open_file(&node)
+                .map_err(|error| in_tree(path, error))?;
+            let text = text_of(bounded(file).map_err(read)?, Path::new(path))?;
+            return Ok(((*path).to_owned(), text));
+        }
+        let path = candidates.first().copied().unwrap_or_default();
+        let directory = path.rsplit_once('/').map_or("", |(directory, _)| directory);
+        let names = self.view.read_dir(directory.as_bytes()).unwrap_or_default();
+        let names = names
+            .into_iter()
+            .filter_map(|entry| String::from_utf8(entry.name).ok());
+        Err(ContextError::NotInTree {
+            path: path.to_owned(),
+            place: place.to_owned(),
+            near: similar(names),
+        })
+    }
+
+    /// Returns what is known of the files' contents, and under which name that is kept. `load`
+    /// brings what earlier builds knew. Nothing is known of what comes anew in every build.
+    pub fn stat_cache(
+        &self,
+        load: impl FnOnce(&str) -> Option<Vec<u8>>,
+    ) -> Option<(&str, &StatCache)> {
+        let name = self.name.as_deref()?;
+        let cache = self.cache.get_or_init(|| {
+            let known = load(name).and_then(StatCache::decode);
             known.unwrap_or_default()
-        })
-    }
-
-    /// Returns the name under which the contents of this directory's files are remembered.
-    pub fn cache_name(&self) -> &str {
-        &self.name
+        });
+        Some((name, cache))
     }
 
     /// Returns the files.
@@ -180,8 +289,10 @@ impl Context {
     }
 }
 
+/// Where a Dockerfile is looked for, in this order.
+const DOCKERFILES: [&str; 3] = ["Dockerfile", "dockerfile", "Containerfile"];
+
 fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
     // Without waiting, should it be a named pipe.
     let file = File::options()
         .read(true)
@@ -190,7 +301,12 @@ fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
     if !file.metadata()?.is_file() {
         return Err(io::Error::other("it is not a regular file"));
     }
-    file.take(FILE_LIMIT + 1).read_to_end(&mut bytes)?;
+    bounded(file)
+}
+
+fn bounded(reader: impl Read) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    reader.take(FILE_LIMIT + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > FILE_LIMIT {
         return Err(io::Error::other(format!(
             "it has more than {FILE_LIMIT} bytes"
@@ -199,19 +315,15 @@ fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Returns where the Dockerfile is: what `-f` says, else `Dockerfile` or `Containerfile` in the
-/// context.
+/// Returns where the Dockerfile is: what `-f` says, else `Dockerfile`, `dockerfile` or
+/// `Containerfile` in the context.
 pub fn find_dockerfile(context: &Path, given: Option<&Path>) -> PathBuf {
     match given {
         Some(path) => path.to_owned(),
         None => {
-            let dockerfile = context.join("Dockerfile");
-            let containerfile = context.join("Containerfile");
-            if !dockerfile.exists() && containerfile.exists() {
-                containerfile
-            } else {
-                dockerfile
-            }
+            let mut paths = DOCKERFILES.iter().map(|name| context.join(name));
+            let found = paths.find(|path| path.exists());
+            found.unwrap_or_else(|| context.join(DOCKERFILES[0]))
         }
     }
 }
@@ -230,6 +342,24 @@ pub fn read_dockerfile(path: &Path) -> Result<String, ContextError> {
         },
         source,
     })?;
+    text_of(bytes, path)
+}
+
+/// Reads a Dockerfile to its end, from something that is called `name`.
+///
+/// # Errors
+/// It can't be read, or is no text.
+pub fn read_dockerfile_from(reader: impl Read, name: &str) -> Result<String, ContextError> {
+    let path = Path::new(name);
+    let bytes = bounded(reader).map_err(|source| ContextError::Dockerfile {
+        path: path.to_owned(),
+        near: Vec::new(),
+        source,
+    })?;
+    text_of(bytes, path)
+}
+
+fn text_of(bytes: Vec<u8>, path: &Path) -> Result<String, ContextError> {
     decode(bytes).map_err(|source| ContextError::NotText {
         path: path.to_owned(),
         source,
@@ -245,9 +375,13 @@ fn similar_names(path: &Path) -> Vec<String> {
     let Ok(entries) = std::fs::read_dir(directory) else {
         return Vec::new();
     };
-    let mut names: Vec<String> = entries
-        .flatten()
-        .filter_map(|entry| entry.file_name().into_string().ok())
+    let names = entries.flatten();
+    similar(names.filter_map(|entry| entry.file_name().into_string().ok()))
+}
+
+/// Returns the names that look like that of a Dockerfile.
+fn similar(names: impl Iterator<Item = String>) -> Vec<String> {
+    let mut names: Vec<String> = names
         .filter(|name| {
             let lower = name.to_ascii_lowercase();
             (lower.contains("dockerfile") || lower.contains("containerfile"))

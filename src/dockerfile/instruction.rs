@@ -18,8 +18,8 @@ pub struct Dockerfile {
     pub global_args: Vec<Instruction>,
     /// The stages, at least one.
     pub stages: Vec<Stage>,
-    /// What is bad style, but no error.
-    pub warnings: Vec<super::Diagnostic>,
+    /// Empty lines within instructions, which are skipped.
+    pub empty_continuations: Vec<super::Span>,
 }
 
 /// One FROM and what follows it.

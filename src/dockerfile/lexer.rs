@@ -336,6 +336,11 @@ impl Key {
     }
 }
 
+/// Tells whether a line is a directive, where it stands at the top.
+pub(super) fn is_directive(line: &str) -> bool {
+    parse_directive(line).is_some()
+}
+
 /// Reads `# key = value`.
 fn parse_directive(line: &str) -> Option<(Key, &str)> {
     let (key, value) = line.trim().strip_prefix('#')?.split_once('=')?;

@@ -8,6 +8,7 @@
 //! The language is that of BuildKit's frontend, see
 //! <https://docs.docker.com/reference/dockerfile/>.
 
+pub mod check;
 mod chmod;
 mod diagnostic;
 mod duration;
@@ -41,7 +42,7 @@ pub use instruction::{
 pub use metadata::{MetadataError, apply_metadata, join_path};
 pub use mount::{Mount, MountError, MountKind, MountSpec, Sharing};
 pub use parser::{parse, parse_for, parse_onbuild_trigger};
-pub use plan::{BaseRef, Plan, PlannedStage};
+pub use plan::{BaseRef, Plan, PlannedStage, context_name};
 pub use ports::{PortError, SignalError, parse_ports, parse_signal};
 pub use scope::Scope;
 pub use source::{Source, Span};

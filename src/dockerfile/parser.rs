@@ -95,12 +95,8 @@ pub fn parse_for(source: &Source, frontend: Option<&str>) -> Result<Dockerfile, 
         parser.errors.truncate(MAX_ERRORS);
         return Err(Diagnostics(parser.errors));
     }
-    let warnings = parser.lexer.empty_continuations.iter().map(|span| {
-        Diagnostic::new(*span, "empty continuation line (NoEmptyContinuation)")
-            .hinted("remove the line, or make it a comment")
-    });
     Ok(Dockerfile {
-        warnings: warnings.collect(),
+        empty_continuations: parser.lexer.empty_continuations,
         escape: parser.escape,
         syntax: parser.syntax,
         check: parser.check,

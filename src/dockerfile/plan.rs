@@ -19,13 +19,17 @@ pub enum BaseRef {
     Stage(usize),
     /// An image.
     Image(String),
+    /// A named context, by its name as [`context_name`] has it.
+    Context(String),
 }
 
 /// A stage with its names resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlannedStage {
-    /// What FROM means.
+    /// What FROM means; for a stage that a named context replaces, that context.
     pub base: BaseRef,
+    /// Whether a named context has the stage's name, so that nothing of it is carried out.
+    pub is_replaced: bool,
     /// What `--platform` says.
     pub platform: Option<Platform>,
     /// What `COPY --from` and mounts' `from` mean, by the text as written. Filled for the
@@ -45,6 +49,8 @@ pub struct Plan {
     /// The values that `ARG NAME` without default takes in a stage: the ARGs before the first
     /// FROM and the predefined ones.
     pub globals: BTreeMap<String, String>,
+    /// The names of the contexts that were given beside the build context.
+    contexts: BTreeSet<String>,
     /// Names that triggers of base images refer to, by stage.
     adopted: BTreeMap<usize, BTreeSet<String>>,
 }
@@ -89,6 +95,9 @@ impl Plan {
             if !needed.insert(index) {
                 continue;
             }
+            if self.stages[index].is_replaced {
+                continue;
+            }
             let stage = &file.stages[index];
             let mut names: Vec<(String, Span)> =
                 stage.instructions.iter().flat_map(names_in).collect();
@@ -126,6 +135,9 @@ impl Plan {
         name: &str,
         span: Span,
     ) -> Result<BaseRef, Diagnostic> {
+        if let Some(name) = named_context(&self.contexts, name) {
+            return Ok(BaseRef::Context(name));
+        }
         let found = match name.parse::<usize>() {
             Ok(index) if index < file.stages.len() => Some(index),
             Ok(index) => {
@@ -201,6 +213,18 @@ impl Dockerfile {
         build_args: &BTreeMap<String, String>,
         predefined: &BTreeMap<String, String>,
     ) -> Result<Plan, Diagnostics> {
+        self.plan_with_contexts(target, build_args, predefined, &BTreeSet::new())
+    }
+
+    /// As [`Dockerfile::plan`], where the given named contexts, by their [`context_name`]s,
+    /// stand for the stages and images of these names.
+    pub fn plan_with_contexts(
+        &self,
+        target: Option<&str>,
+        build_args: &BTreeMap<String, String>,
+        predefined: &BTreeMap<String, String>,
+        contexts: &BTreeSet<String>,
+    ) -> Result<Plan, Diagnostics> {
         let target = self.find_target(target.filter(|name| !name.is_empty()))?;
         // Without the global values, what FROM names would be noise.
         let globals = self
@@ -209,9 +233,17 @@ impl Dockerfile {
         let mut errors = Vec::new();
         let mut stages = Vec::new();
         for stage in &self.stages {
-            let planned = self.base(stage, &globals, build_args).and_then(|base| {
+            let own = stage.name.as_deref();
+            let replacement = own.and_then(|name| named_context(contexts, name));
+            let is_replaced = replacement.is_some();
+            let base = match replacement {
+                Some(name) => Ok(BaseRef::Context(name)),
+                None => self.base(stage, &globals, build_args, contexts),
+            };
+            let planned = base.and_then(|base| {
                 Ok(PlannedStage {
                     base,
+                    is_replaced,
                     platform: self.platform(stage, &globals, build_args)?,
                     sources: BTreeMap::new(),
                 })
@@ -229,11 +261,14 @@ impl Dockerfile {
             stages,
             order: Vec::new(),
             globals,
+            contexts: contexts.clone(),
             adopted: BTreeMap::new(),
         };
         plan.trace(self)
             .map_err(|found| self.with_broken_words(found.0, build_args))?;
-        let mut broken = self.broken_words(plan.order.iter().copied(), build_args);
+        let needed = plan.order.iter().copied();
+        let carried_out = needed.filter(|index| !plan.stages[*index].is_replaced);
+        let mut broken = self.broken_words(carried_out, build_args);
         for index in &plan.order {
             if let BaseRef::Stage(base) = plan.stages[*index].base {
                 let triggers = self.stages[base].triggers();
@@ -320,7 +355,7 @@ impl Dockerfile {
         Err(Diagnostic::new(Span::default(), format!("there is no stage {target:?}")).hinted(hint))
     }
 
-    fn globals(
+    pub(super) fn globals(
         &self,
         target: usize,
         build_args: &BTreeMap<String, String>,
@@ -385,11 +420,12 @@ impl Dockerfile {
         Ok((text, missing.into_inner()))
     }
 
-    fn base(
+    pub(super) fn base(
         &self,
         stage: &Stage,
         globals: &BTreeMap<String, String>,
         build_args: &BTreeMap<String, String>,
+        contexts: &BTreeSet<String>,
     ) -> Result<BaseRef, Diagnostic> {
         let word = &stage.from.base;
         let (name, missing) = self.expand_global(word, globals)?;
@@ -397,6 +433,9 @@ impl Dockerfile {
         if name.trim().is_empty() {
             let message = format!("the base image {:?} is blank", word.text);
             return Err(Diagnostic::new(word.span, message).maybe_hinted(hint()));
+        }
+        if let Some(name) = named_context(contexts, &name) {
+            return Ok(BaseRef::Context(name));
         }
         let earlier = &self.stages[..stage.index];
         match earlier.iter().rposition(|s| is_named(s, &name)) {
@@ -406,7 +445,7 @@ impl Dockerfile {
         }
     }
 
-    fn platform(
+    pub(super) fn platform(
         &self,
         stage: &Stage,
         globals: &BTreeMap<String, String>,
@@ -457,6 +496,27 @@ impl Dockerfile {
     }
 }
 
+/// Returns the form of a context's name under which it is found: that of images as people
+/// write them, without the tag `latest`.
+pub fn context_name(name: &str) -> String {
+    let lower = name.to_ascii_lowercase();
+    let familiar = match lower.parse::<Reference>() {
+        Ok(reference) => reference.familiar(),
+        Err(_) => lower,
+    };
+    match familiar.strip_suffix(":latest") {
+        Some(bare) => bare.to_owned(),
+        None => familiar,
+    }
+}
+
+fn named_context(contexts: &BTreeSet<String>, name: &str) -> Option<String> {
+    if contexts.is_empty() || name == "scratch" {
+        return None;
+    }
+    Some(context_name(name)).filter(|name| contexts.contains(name))
+}
+
 fn sorted(mut errors: Vec<Diagnostic>) -> Diagnostics {
     errors.sort_by_key(|error| error.span);
     Diagnostics(errors)
@@ -477,7 +537,8 @@ fn image(name: &str, file: &Dockerfile, stage: usize, span: Span) -> Result<Base
             let stages = file.stages[..stage]
                 .iter()
                 .filter_map(|s| s.name.as_deref());
-            Err(Diagnostic::new(span, error.to_string()).maybe_hinted(did_you_mean(name, stages)))
+            let hint = did_you_mean(name, stages).or_else(|| error.hint());
+            Err(Diagnostic::new(span, error.to_string()).maybe_hinted(hint))
         }
     }
 }
@@ -491,7 +552,7 @@ impl Instruction {
     }
 }
 
-fn names_in(instruction: &Instruction) -> Vec<(String, Span)> {
+pub(super) fn names_in(instruction: &Instruction) -> Vec<(String, Span)> {
     match &instruction.kind {
         InstructionKind::Copy(copy) => {
             let from = copy.from.iter();
@@ -583,6 +644,45 @@ mod tests {
         assert_eq!(plan.stages[1].sources["scratch"], BaseRef::Scratch);
         // FROM has no numbers.
         assert_eq!(plan.stages[2].base, image_of("0"));
+    }
+
+    #[test]
+    fn a_named_context_stands_for_stages_and_images_of_its_name() {
+        let text = "FROM debian AS Base\nCOPY --from=nowhere-yet:1 / /\nFROM base AS x\n\
+                    FROM docker.io/library/Alpine\nCOPY --from=BASE / /\nCOPY --from=0 / /\n\
+                    COPY --from=x / /";
+        let file = parse(&Source::new("Dockerfile", text)).unwrap();
+        let contexts = ["base", "alpine"].map(str::to_owned).into();
+        let plan = |target| {
+            let none = BTreeMap::new();
+            let plan = file.plan_with_contexts(target, &none, &none, &contexts);
+            plan.unwrap()
+        };
+        let context = |name: &str| BaseRef::Context(name.to_owned());
+        let all = plan(None);
+        assert_eq!(all.order, [0, 1, 2]);
+        // Nothing of the stage counts any more, but its number still leads to it.
+        assert!(all.stages[0].is_replaced && all.stages[0].sources.is_empty());
+        assert_eq!(all.stages[0].base, context("base"));
+        assert_eq!(all.stages[1].base, context("base"));
+        assert_eq!(all.stages[2].base, context("alpine"));
+        assert_eq!(all.stages[2].sources["BASE"], context("base"));
+        assert_eq!(all.stages[2].sources["0"], BaseRef::Stage(0));
+        assert_eq!(all.stages[2].sources["x"], BaseRef::Stage(1));
+        assert_eq!(plan(Some("base")).order, [0]);
+    }
+
+    #[test]
+    fn names_of_contexts_are_those_of_images_as_people_write_them() {
+        for (name, same) in [
+            ("Alpine", "alpine"),
+            ("alpine:latest", "alpine"),
+            ("docker.io/library/alpine:3", "alpine:3"),
+            ("r.example/a:latest", "r.example/a"),
+            ("not a name", "not a name"),
+        ] {
+            assert_eq!(context_name(name), same);
+        }
     }
 
     #[test]

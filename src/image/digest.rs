@@ -119,8 +119,10 @@ impl<'de> Deserialize<'de> for Digest {
 }
 
 /// Hashes a stream into a [`Digest`].
+#[derive(Clone)]
 pub struct Hasher(State);
 
+#[derive(Clone)]
 enum State {
     Sha256(sha2::Sha256),
     Sha512(Box<sha2::Sha512>),

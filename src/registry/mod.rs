@@ -20,6 +20,7 @@ mod tests;
 #[cfg(test)]
 mod testserver;
 mod transport;
+mod web;
 
 pub use blob::BlobReader;
 pub use client::{Client, ClientOptions, Progress};
@@ -30,3 +31,4 @@ pub use proxy::Proxies;
 pub use push::Pushed;
 pub use retry::RetryPolicy;
 pub use transport::Timeouts;
+pub use web::{Validators, Web, WebAnswer, WebError, percent_decoded, shown_url};

@@ -3,10 +3,12 @@
 
 mod mount;
 mod root;
+mod surroundings;
 mod user;
 
 pub use mount::{Access, PrivateFiles, Shown, make_read_only};
 pub use root::{Changes, MountPoint, Root};
+pub use surroundings::Surroundings;
 pub use user::{Identity, UserError, home_of, lookup_chown, lookup_user};
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -80,6 +82,8 @@ pub struct Command {
     pub user: User,
     /// Which network it sees.
     pub network: Network,
+    /// What it sees around it beside that.
+    pub surroundings: Surroundings,
     /// The host name.
     pub hostname: String,
     /// What is mounted over the root, in order.
@@ -149,9 +153,13 @@ impl Sandboxes {
                 create: Create::Never,
             })
         };
+        let around = &command.surroundings;
         let mut mounts = vec![
-            bind("/etc/resolv.conf", &root.resolv_conf(command.network)?)?,
-            bind("/etc/hosts", &root.hosts(&command.hostname)?)?,
+            bind(
+                "/etc/resolv.conf",
+                &root.resolv_conf(command.network, around)?,
+            )?,
+            bind("/etc/hosts", &root.hosts(&command.hostname, around)?)?,
         ];
         mounts.extend(command.mounts);
         let spec = Spec {
@@ -165,7 +173,8 @@ impl Sandboxes {
             mounts,
             capabilities: CapabilitySet::default_set(),
             seccomp: Some(self.seccomp.clone()),
-            rlimits: Vec::new(),
+            rlimits: command.surroundings.rlimits,
+            shm_size: command.surroundings.shm_size,
             stdio: command.stdio,
         };
         Ok(self.builder.spawn(spec)?)

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use kiln_runtime::{Layers, Network, Overlay, OverlayKind, Upper};
 
-use super::SandboxError;
+use super::{SandboxError, Surroundings};
 use crate::layer::{Attributes, LayerError, LayerWriter, Ownership, UpperKind, View};
 use crate::store::Session;
 
@@ -166,18 +166,27 @@ impl Root {
     }
 
     /// Writes the resolver's configuration of a sandbox.
-    pub(super) fn resolv_conf(&self, network: Network) -> Result<PathBuf, SandboxError> {
+    pub(super) fn resolv_conf(
+        &self,
+        network: Network,
+        around: &Surroundings,
+    ) -> Result<PathBuf, SandboxError> {
         let text = match network {
             // With the host's network, its resolvers are reachable, those on loopback too.
             Network::Host => fs::read("/etc/resolv.conf").unwrap_or_default(),
             Network::None => Vec::new(),
         };
-        self.file("resolv.conf", &text)
+        let text = around.resolv_conf(&String::from_utf8_lossy(&text));
+        self.file("resolv.conf", text.as_bytes())
     }
 
     /// Writes the table of host names of a sandbox.
-    pub(super) fn hosts(&self, hostname: &str) -> Result<PathBuf, SandboxError> {
-        let text = format!(
+    pub(super) fn hosts(
+        &self,
+        hostname: &str,
+        around: &Surroundings,
+    ) -> Result<PathBuf, SandboxError> {
+        let mut text = format!(
             "127.0.0.1\tlocalhost {hostname}\n\
              ::1\tlocalhost ip6-localhost ip6-loopback\n\
              fe00::0\tip6-localnet\n\
@@ -185,6 +194,7 @@ impl Root {
              ff02::1\tip6-allnodes\n\
              ff02::2\tip6-allrouters\n"
         );
+        text.push_str(&around.hosts_lines());
         self.file("hosts", text.as_bytes())
     }
 

@@ -33,6 +33,11 @@ impl Write for BlobWriter {
 }
 
 impl BlobWriter {
+    /// Returns the digest of what was written so far.
+    pub fn digest(&self) -> Digest {
+        self.hasher.clone().finish()
+    }
+
     /// Publishes the blob under the digest of what was written, and returns digest and size.
     ///
     /// # Errors

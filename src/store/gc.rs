@@ -103,8 +103,12 @@ impl Store {
             "blobs/sha512",
             "compressed",
             "stat",
+            "urls",
         ] {
             let directory = self.dir(kind);
+            if !directory.is_dir() {
+                continue;
+            }
             for entry in fs::read_dir(&directory).at("cannot list", &directory)? {
                 let entry = entry.at("cannot list", &directory)?;
                 let path = entry.path();
@@ -212,6 +216,8 @@ impl Store {
                 below = Some(chain_id);
             }
         }
+        live.blobs
+            .extend(self.url_records()?.into_iter().map(|r| r.digest));
         let records = self.step_records()?;
         live.diff_ids.extend(records.into_iter().map(|r| r.diff_id));
         for diff_id in &live.diff_ids {

@@ -12,6 +12,7 @@
 //! mounts/<form>/<name>       directories of RUN --mount=type=cache
 //! contexts/<form>/<key>      snapshots of files that RUN --mount=type=bind shows
 //! stat/<dev>-<ino>           hashes of a context's files, see [`crate::context::stat_cache`]
+//! urls/<hex>                 what URLs gave, by their own digest
 //! tmp/<session>/             work of one process, with a lock that it holds
 //! trash/                     what is being removed
 //! locks/                     lock files, never renamed; `steps` has a byte for each step
@@ -28,6 +29,7 @@ mod images;
 mod layers;
 mod mounts;
 mod session;
+mod urls;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -39,6 +41,7 @@ pub use images::{Image, RefRecord, Removed};
 pub use layers::{CompressedBlob, Layer, Stack};
 pub use mounts::{MOUNTED, Snapshot};
 pub use session::{Lock, Session, StepLock};
+pub use urls::UrlRecord;
 
 use crate::image::{Digest, ReferenceError};
 use crate::layer::Ownership;

@@ -130,7 +130,7 @@ pub struct Transfer<'a> {
 
 impl Transfer<'_> {
     /// Reports a transfer, and returns a handle for its progress.
-    fn begin(&self, name: &str, verb: Verb, total: Option<u64>) -> Reported {
+    pub(crate) fn begin(&self, name: &str, verb: Verb, total: Option<u64>) -> Reported {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let id = TransferId(NEXT.fetch_add(1, Ordering::Relaxed));
         self.reporter.report(Event::TransferStarted {
@@ -149,19 +149,19 @@ impl Transfer<'_> {
 }
 
 /// A transfer that was reported to have begun; its end is reported when this is dropped.
-struct Reported {
+pub(crate) struct Reported {
     id: TransferId,
     reporter: Arc<dyn Reporter>,
     outcome: TransferOutcome,
 }
 
 impl Reported {
-    fn progress(&self) -> Arc<dyn Fn(u64) + Send + Sync> {
+    pub(crate) fn progress(&self) -> Arc<dyn Fn(u64) + Send + Sync> {
         let (id, reporter) = (self.id, self.reporter.clone());
         Arc::new(move |bytes| reporter.report(Event::TransferProgress { id, bytes }))
     }
 
-    fn end(mut self, outcome: TransferOutcome) {
+    pub(crate) fn end(mut self, outcome: TransferOutcome) {
         self.outcome = outcome;
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use super::{Image, Output, Sandbox, run};
+use super::{Image, Output, Sandbox, run, run_from};
 
 /// The time limit of a command: ample, so that a busy machine fails no test.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -81,6 +81,18 @@ impl Kiln {
     /// Runs a command to its end.
     pub fn run<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Output {
         run(&mut self.command(arguments), self.limit)
+    }
+
+    /// Runs a command to its end, with the given bytes as its standard input.
+    pub fn run_with_input<S: AsRef<OsStr>>(
+        &self,
+        arguments: impl IntoIterator<Item = S>,
+        input: &[u8],
+    ) -> Output {
+        let path = self.sandbox.join("input");
+        std::fs::write(&path, input).unwrap();
+        let input = std::fs::File::open(&path).unwrap();
+        run_from(&mut self.command(arguments), input.into(), self.limit)
     }
 
     /// Builds a Dockerfile with the given files beside it, as the image `test`, in plain progress.

@@ -18,6 +18,8 @@
 //!   `ci/bases` made (it runs that on first use). [`Registry::start`] gives a test its own.
 //! - [`FaultyRegistry`] is a registry in memory that logs what it is asked and can be told to lie.
 //!   Its images have the same digests in every run: [`settled`] output is compared with literals.
+//! - [`WebServer`] serves pages and git repositories, and counts what it is asked;
+//!   [`Repository`] makes a repository.
 //! - [`Buildah`] builds the same Dockerfile as an oracle, and [`compare`] compares two images; each
 //!   difference that is ignored has a name and a reason.
 //! - What the machine lacks is said aloud: [`require!`] prints `SKIPPED: <why>`, and fails where
@@ -37,10 +39,12 @@ mod kills;
 mod kiln;
 mod layer_tar;
 mod registry;
+mod repository;
 mod sandbox;
 mod snapshot;
 mod subprocess;
 mod tree;
+mod web;
 
 pub use buildah::Buildah;
 pub use compare::{Difference, Ignore, compare, compare_configs, compare_trees};
@@ -51,10 +55,12 @@ pub use kills::{
 };
 pub use kiln::Kiln;
 pub use registry::{Bases, Registry};
+pub use repository::Repository;
 pub use sandbox::Sandbox;
 pub use snapshot::{settled, sorted};
-pub use subprocess::{Output, run};
+pub use subprocess::{Output, run, run_from};
 pub use tree::{Kind, Node, Tree};
+pub use web::{Page, WebServer};
 
 use std::io::Write;
 

@@ -22,10 +22,15 @@ pub struct Output {
 
 /// Runs a command to its end, or kills it at the limit and panics. Kills only its own child.
 pub fn run(command: &mut Command, limit: Duration) -> Output {
+    run_from(command, Stdio::null(), limit)
+}
+
+/// As [`run`], with an input.
+pub fn run_from(command: &mut Command, input: Stdio, limit: Duration) -> Output {
     let shown = format!("{command:?}");
     let started = Instant::now();
     let mut child = command
-        .stdin(Stdio::null())
+        .stdin(input)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()

@@ -80,6 +80,7 @@ impl Options {
             capabilities,
             seccomp: Some(Policy::default_policy().compile(capabilities)?),
             rlimits: self.nofile.map(nofile).into_iter().collect(),
+            shm_size: None,
             stdio: [
                 std::io::stdin().as_fd().try_clone_to_owned()?,
                 std::io::stdout().as_fd().try_clone_to_owned()?,

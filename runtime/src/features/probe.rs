@@ -388,6 +388,7 @@ fn try_sandbox(builder: &Builder, directory: &Path, network: Network) -> Result<
         capabilities,
         seccomp: Some(Policy::default_policy().compile(capabilities)?),
         rlimits: Vec::new(),
+        shm_size: None,
         stdio: [null()?, null()?, null()?],
     };
     match builder.spawn(spec) {

@@ -168,7 +168,7 @@ impl Planned<'_> {
     /// Returns the name of a cache in the store: a cache that begins otherwise is another one,
     /// as in docker.
     fn cache_name(&self) -> String {
-        let mut key = Key::new("cache mount");
+        let mut key = Key::lasting("cache mount");
         let spec = &self.spec;
         key.text(spec.id.as_deref().unwrap_or_default());
         for number in [spec.mode, spec.uid, spec.gid] {
@@ -268,6 +268,7 @@ impl Work<'_, '_> {
                     data: format!("waiting for the cache {id:?}: another step uses it\n").into(),
                 });
             }
+            self.build.check_canceled()?;
             std::thread::sleep(PATIENCE);
         }
     }
@@ -329,7 +330,8 @@ impl Work<'_, '_> {
                 let ownership = self.build.shop.store.form().ownership;
                 let stored = |id: u32| ownership.to_stored(id).or(ownership.to_stored(0));
                 let owner = (stored(uid).unwrap_or(0), stored(gid).unwrap_or(0));
-                let mount = kiln_runtime::mount_tmpfs(spec.size, mode, owner)?;
+                let mount =
+                    kiln_runtime::mount_tmpfs(spec.size.filter(|size| *size > 0), mode, owner)?;
                 if spec.read_only {
                     crate::sandbox::make_read_only(&mount)?;
                 }

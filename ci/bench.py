@@ -1,0 +1,561 @@
+"""The rows of ci/bench, which starts this. See there."""
+
+import gzip
+import hashlib
+import json
+import os
+import pathlib
+import platform
+import random
+import resource
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tarfile
+import time
+
+KILN, BASES, WORK = sys.argv[1], pathlib.Path(sys.argv[2]), pathlib.Path(sys.argv[3])
+ARGUMENTS = sys.argv[4:]
+SMOKE = "--smoke" in ARGUMENTS
+ROUNDS = 1 if SMOKE else 5
+# What takes ten seconds and more is known well enough after three.
+LONG_ROUNDS = 1 if SMOKE else 3
+FILES = 2_000 if SMOKE else 50_000
+MEGABYTES = 32 if SMOKE else 1024
+STEPS = 10 if SMOKE else 50
+
+
+class Failed(Exception):
+    pass
+
+
+def note(text):
+    print("   ", text, flush=True)
+
+
+def run(command, cwd=None, env=None, stdin=None):
+    """Runs a command; returns its seconds and its peak resident memory in MiB."""
+    started = time.monotonic()
+    with open(WORK / "log", "wb") as log:
+        process = subprocess.Popen(
+            [str(part) for part in command],
+            cwd=cwd,
+            env={**os.environ, **(env or {})},
+            stdin=stdin or subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    seconds = time.monotonic() - started
+    if process.returncode != 0:
+        text = (WORK / "log").read_text(errors="replace")[-2000:]
+        raise Failed(f"{' '.join(map(str, command))}: exit code {process.returncode}\n{text}")
+    return seconds, usage.ru_maxrss / 1024
+
+
+def shell(script, cwd=None):
+    return run(["bash", "-euo", "pipefail", "-c", script], cwd=cwd)
+
+
+# ---- the contenders -------------------------------------------------------------------------
+
+STORE = WORK / "store"
+PEER = ["buildah", "--storage-driver", "overlay", "--root", WORK / "peer-root",
+        "--runroot", WORK / "peer-run"]
+POLICY = WORK / "policy.json"
+
+
+def kiln(*arguments, root=STORE):
+    return run([KILN, "--root", root, *arguments])
+
+
+def kiln_build(context, *arguments, root=STORE, name="bench"):
+    return kiln("build", "-q", "-t", name, *arguments, context, root=root)
+
+
+def peer_build(context, *arguments, name="bench"):
+    return run([*PEER, "bud", "--isolation", "chroot", "--format", "oci", "--layers",
+                "--signature-policy", POLICY, "-q", "-t", name, *arguments, context])
+
+
+def have_peer():
+    return not SMOKE and shutil.which("buildah") is not None
+
+
+# ---- what is right --------------------------------------------------------------------------
+
+def layers_of(archive):
+    """Yields the layers of an OCI archive as tar files, bottom first."""
+    with tarfile.open(archive) as outer:
+        def blob(descriptor):
+            name = descriptor["digest"].replace(":", "/")
+            return outer.extractfile(f"blobs/{name}").read()
+        index = json.load(outer.extractfile("index.json"))
+        manifest = json.loads(blob(index["manifests"][0]))
+        for layer in manifest["layers"]:
+            data = blob(layer)
+            if layer["mediaType"].endswith("gzip"):
+                data = gzip.decompress(data)
+            yield data
+
+
+def tree_of(archive):
+    """Returns what an image's root file system holds: type, mode, owner and content by path."""
+    import io
+    tree = {}
+    for data in layers_of(archive):
+        for entry in (layer := tarfile.open(fileobj=io.BytesIO(data))):
+            path = entry.name.removeprefix("./").strip("/")
+            parent, _, name = path.rpartition("/")
+            if name.startswith(".wh."):
+                gone = f"{parent}/{name[4:]}".strip("/")
+                below = gone + "/" if name != ".wh..wh..opq" else parent + "/"
+                tree = {p: v for p, v in tree.items() if p != gone and not p.startswith(below)}
+                continue
+            content = entry.linkname
+            if entry.isreg():
+                content = hashlib.sha256(layer.extractfile(entry).read()).hexdigest()
+            # A hard link is what it leads to.
+            if entry.islnk():
+                tree[path] = tree[entry.linkname.removeprefix("./").strip("/")]
+                continue
+            tree[path] = (entry.type, entry.mode & 0o7777, entry.uid, entry.gid, content)
+    tree.pop("", None)
+    return tree
+
+
+def check_equal(name="bench"):
+    """Holds kiln's image against buildah's, file by file."""
+    ours, theirs = WORK / "ours.tar", WORK / "theirs.tar"
+    for path in (ours, theirs):
+        path.unlink(missing_ok=True)
+    kiln("save", "--format", "oci-archive", "-o", ours, name)
+    run([*PEER, "push", "--signature-policy", POLICY, name, f"oci-archive:{theirs}"])
+    ours, theirs = tree_of(ours), tree_of(theirs)
+    if ours != theirs:
+        wrong = [p for p in sorted(ours.keys() | theirs.keys()) if ours.get(p) != theirs.get(p)]
+        shown = [f"{p}: kiln {ours.get(p)}, buildah {theirs.get(p)}" for p in wrong[:5]]
+        raise Failed(f"{len(wrong)} paths differ from buildah's image: " + "; ".join(shown))
+
+
+# ---- workloads ------------------------------------------------------------------------------
+
+def write(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def base():
+    """Makes the base image known to both builders."""
+    if not (STORE / "refs").is_dir():
+        kiln("import", BASES / "busybox.tar", "bench-base")
+    marker = WORK / "peer-base"
+    if have_peer() and not marker.exists():
+        write(WORK / "peer-base-context/Dockerfile", "FROM scratch\nADD busybox.tar /\n")
+        shutil.copy(BASES / "busybox.tar", WORK / "peer-base-context")
+        peer_build(WORK / "peer-base-context", name="bench-base")
+        marker.touch()
+
+
+def many_files():
+    """Returns a directory with many files of 4 KiB on average, committed to git."""
+    root = WORK / "many"
+    if root.exists():
+        return root
+    source = random.Random(1)
+    block = source.randbytes(1 << 20)
+    for number in range(FILES):
+        path = root / f"d{number % 50}" / f"e{number // 50 % 20}" / f"f{number}"
+        if number < 1000:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        start, size = source.randrange(1 << 19), source.randrange(1, 8192)
+        path.write_bytes(block[start:start + size])
+    write(root / "Dockerfile", "FROM bench-base\nCOPY . /many\n")
+    write(root / ".dockerignore", ".git\n")
+    git = ["git", "-c", "user.name=bench", "-c", "user.email=bench", "-c", "gc.auto=0"]
+    run([*git, "init", "-q"], cwd=root)
+    run([*git, "add", "-A"], cwd=root)
+    run([*git, "commit", "-qm", "bench"], cwd=root)
+    # Neither git nor kiln trusts what was written in the very moment it was looked at.
+    time.sleep(2)
+    run([*git, "status"], cwd=root)
+    return root
+
+
+def fresh(path):
+    """Sets an old tree aside; removing it would disturb what is measured."""
+    if path.exists():
+        path.rename(WORK / f"old.{time.monotonic_ns()}")
+    return path
+
+
+# ---- rows -----------------------------------------------------------------------------------
+# Each returns {contender: function}. A function returns seconds, or seconds and MiB.
+
+def noop():
+    base()
+    context = WORK / "noop"
+    lines = "".join(f"RUN echo {i} > /f{i}\n" for i in range(8))
+    write(context / "Dockerfile", f"FROM bench-base\nENV A=1\n{lines}COPY . /src\n")
+    write(context / "file", "x")
+    kiln_build(context)
+    contenders = {"kiln": lambda: kiln_build(context)}
+    if have_peer():
+        peer_build(context)
+        contenders["buildah"] = lambda: peer_build(context)
+    contenders["start of a process"] = lambda: run(["true"])
+    return contenders
+
+
+def noop_many():
+    base()
+    context = many_files()
+    kiln_build(context)
+    kiln_build(context)
+    contenders = {"kiln": lambda: kiln_build(context)}
+    if have_peer():
+        peer_build(context)
+        contenders["buildah"] = (lambda: peer_build(context), LONG_ROUNDS)
+    contenders["git status"] = lambda: run(["git", "status"], cwd=context)
+    return contenders
+
+
+def one_changed():
+    base()
+    context = many_files()
+    kiln_build(context)
+    count = iter(range(1_000_000))
+
+    def changed(build):
+        write(context / "d0" / "e0" / "f0", f"changed {next(count)}")
+        return build(context)
+    contenders = {"kiln": lambda: changed(kiln_build)}
+    if have_peer():
+        contenders["buildah"] = (lambda: changed(peer_build), LONG_ROUNDS)
+    contenders["cp -a"] = lambda: copy_tree(context)
+    return contenders
+
+
+def copy_tree(source):
+    target = fresh(WORK / "copied")
+    target.mkdir()
+    return shell(f"cp -a {source}/d* {target}/")
+
+
+def copy_many():
+    base()
+    context = many_files()
+    contenders = {"kiln": lambda: kiln_build(context, "--no-cache")}
+    if have_peer():
+        contenders["buildah"] = (lambda: peer_build(context, "--no-cache"), LONG_ROUNDS)
+    contenders["cp -a"] = lambda: copy_tree(context)
+    return contenders
+
+
+def steps():
+    base()
+    context, peer_context = WORK / "steps", WORK / "peer-steps"
+    lines = [f"RUN true {i}\n" for i in range(STEPS)]
+    write(context / "Dockerfile", "FROM bench-base\n" + "".join(lines))
+    write(peer_context / "Dockerfile", "FROM bench-base\n" + "".join(lines[:10]))
+
+    def each(count, measured):
+        seconds, memory = measured
+        return seconds / count, memory
+    contenders = {"kiln": lambda: each(STEPS, kiln_build(context, "--no-cache"))}
+    if have_peer():
+        build = lambda: each(10, peer_build(peer_context, "--no-cache"))
+        contenders["buildah"] = (build, LONG_ROUNDS)
+    unshare = f"for ((i = 0; i < {STEPS}; i++)); do unshare -Urmpf true; done"
+    contenders["unshare -Urmpf true"] = lambda: each(STEPS, shell(unshare))
+    return contenders
+
+
+def big_layer():
+    base()
+    context = WORK / "big"
+    make = f"head -c {MEGABYTES}M /dev/urandom >"
+    write(context / "Dockerfile", f"FROM bench-base\nRUN mkdir /big && {make} /big/file\n")
+
+    def plain():
+        target = fresh(WORK / "plain-big")
+        target.mkdir()
+        return shell(f"{make} {target}/file; tar -C {target} -c . | sha256sum")
+    contenders = {"kiln": lambda: kiln_build(context, "--no-cache")}
+    if have_peer():
+        contenders["buildah"] = (lambda: peer_build(context, "--no-cache"), LONG_ROUNDS)
+    contenders["the same, tar | sha256sum"] = plain
+    return contenders
+
+
+class Registry:
+    """A registry on loopback with an empty storage."""
+
+    def __init__(self):
+        self.directory = WORK / f"registry.{time.monotonic_ns()}"
+        self.directory.mkdir()
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.name = "127.0.0.1:%d" % probe.getsockname()[1]
+        write(self.directory / "config.yml", json.dumps({
+            "version": 0.1, "log": {"level": "error"},
+            "storage": {"filesystem": {"rootdirectory": str(self.directory / "data")}},
+            "http": {"addr": self.name},
+        }))
+        self.process = subprocess.Popen(
+            ["docker-registry", "serve", self.directory / "config.yml"],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        host, port = self.name.split(":")
+        for _ in range(200):
+            with socket.socket() as probe:
+                if probe.connect_ex((host, int(port))) == 0:
+                    return
+            time.sleep(0.05)
+        raise Failed("docker-registry does not listen")
+
+    def end(self):
+        self.process.terminate()
+        self.process.wait()
+
+
+def compressible(path, megabytes):
+    """Writes a file of words, which compresses about as programs do."""
+    source = random.Random(2)
+    words = [source.randbytes(source.randrange(2, 9)) for _ in range(20_000)]
+    with open(path, "wb") as file:
+        for _ in range(megabytes):
+            chunk = b"".join(source.choices(words, k=180_000))
+            file.write(chunk[:1 << 20])
+
+
+def push():
+    base()
+    context = WORK / "push"
+    context.mkdir()
+    compressible(context / "file", MEGABYTES // 2)
+    write(context / "Dockerfile", "FROM scratch\nCOPY file /\n")
+    kiln_build(context, name="pushed")
+    tar = WORK / "pushed.tar"
+    shell(f"tar -C {context} -cf {tar} file")
+    registry = Registry()
+    count = iter(range(1_000_000))
+
+    def ours():
+        # A store that has not compressed it before.
+        root = WORK / f"push-store.{next(count)}"
+        kiln_build(context, root=root, name="pushed")
+        name = f"{registry.name}/p{root.name}:1"
+        kiln("tag", "pushed", name, root=root)
+        return kiln("push", "-q", name, root=root)
+    contenders = {"kiln push": ours}
+    contenders["pigz -6"] = lambda: shell(f"pigz -6 -c {tar} > {WORK}/pushed.gz")
+    contenders["end"] = registry.end
+    return contenders
+
+
+def pull():
+    base()
+    registry = Registry()
+    context, layers = WORK / "pull", 10
+    lines = ""
+    for number in range(layers):
+        directory = context / f"l{number}"
+        directory.mkdir(parents=True)
+        compressible(directory / "big", max(1, MEGABYTES // 25))
+        for small in range(FILES // 200):
+            (directory / f"s{small}").write_bytes(os.urandom(4096))
+        lines += f"COPY l{number} /l{number}\n"
+    write(context / "Dockerfile", "FROM scratch\n" + lines)
+    name = f"{registry.name}/pulled:1"
+    kiln_build(context, name=name)
+    kiln("push", "-q", name)
+    archive = WORK / "pulled.tar"
+    kiln("save", "--format", "oci-archive", "-o", archive, name)
+    blobs = []
+    for number, data in enumerate(compressed_layers(archive)):
+        blobs.append(WORK / f"pulled.{number}.gz")
+        blobs[-1].write_bytes(data)
+    count = iter(range(1_000_000))
+
+    def plain():
+        target = fresh(WORK / "unpacked")
+        target.mkdir()
+        return shell("".join(
+            f"mkdir {target}/{i}; gzip -dc {blob} | tar -C {target}/{i} -x\n"
+            for i, blob in enumerate(blobs)))
+
+    def peer():
+        root = WORK / f"pull-peer.{next(count)}"
+        return run(["buildah", "--storage-driver", "overlay", "--root", root, "--runroot",
+                    f"{root}-run", "pull", "--tls-verify=false", "--signature-policy", POLICY,
+                    "-q", name])
+    contenders = {
+        "kiln": lambda: kiln("pull", "-q", name, root=WORK / f"pull-store.{next(count)}"),
+    }
+    if have_peer():
+        contenders["buildah"] = (peer, LONG_ROUNDS)
+    contenders["gzip -dc | tar x"] = plain
+    contenders["end"] = registry.end
+    return contenders
+
+
+def compressed_layers(archive):
+    with tarfile.open(archive) as outer:
+        index = json.load(outer.extractfile("index.json"))
+        digest = index["manifests"][0]["digest"].replace(":", "/")
+        manifest = json.load(outer.extractfile(f"blobs/{digest}"))
+        for layer in manifest["layers"]:
+            digest = layer["digest"].replace(":", "/")
+            yield outer.extractfile(f"blobs/{digest}").read()
+
+
+def stages():
+    base()
+    context = WORK / "stages"
+    seconds = 1 if SMOKE else 2
+    file = "".join(
+        f"FROM bench-base AS s{i}\nRUN sleep {seconds} && echo {i} > /f{i}\n" for i in range(4))
+    file += "FROM scratch\n" + "".join(f"COPY --from=s{i} /f{i} /\n" for i in range(4))
+    write(context / "Dockerfile", file)
+    contenders = {"kiln": lambda: kiln_build(context, "--no-cache")}
+    if have_peer():
+        contenders["buildah --jobs 4"] = (
+            lambda: peer_build(context, "--no-cache", "--jobs", "4"), LONG_ROUNDS)
+    contenders[f"sleep {seconds}"] = lambda: run(["sleep", seconds])
+    return contenders
+
+
+def apt():
+    """apt-get install within RUN, and in a plain chroot."""
+    kiln("import", BASES / "debian.tar", "bench-debian")
+    context = WORK / "apt"
+    install = "apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev make"
+    write(context / "Dockerfile", f"FROM bench-debian\nRUN {install}\n")
+    count = iter(range(1_000_000))
+
+    def plain():
+        root = WORK / f"chroot.{next(count)}"
+        inside = f"""
+            mount -t proc proc {root}/proc
+            mount --rbind /dev {root}/dev
+            cp /etc/resolv.conf {root}/etc/resolv.conf
+            export DEBIAN_FRONTEND=noninteractive PATH=/usr/sbin:/usr/bin:/sbin:/bin
+            chroot {root} sh -c '{install}'
+        """
+        shell(f"mkdir {root}; unshare -r --map-auto tar -C {root} --exclude=./dev/* "
+              f"-xf {BASES}/debian.tar")
+        return run(["unshare", "-r", "--map-auto", "-mpf", "sh", "-ec", inside])
+    return {
+        "kiln": (lambda: kiln_build(context, "--no-cache"), LONG_ROUNDS),
+        "chroot": (plain, LONG_ROUNDS),
+    }
+
+
+# Name: what it is, its goal against the companion (or in milliseconds), whether the image is
+# compared with buildah's, and what sets it up.
+ROWS = {
+    "noop": ("no-op rebuild, 10 instructions, small context", "≤ 15 ms", True, noop),
+    "noop-many": (f"no-op rebuild, context of {FILES:,} files", "≤ 2.0 ×", False, noop_many),
+    "one-changed": (f"one file of {FILES:,} changed, COPY . again", "≤ 1.0 ×", False, one_changed),
+    "steps": ("one RUN step of many", "≤ 5 ms", False, steps),
+    "copy": (f"COPY of {FILES:,} files without cache", "≤ 1.3 ×", True, copy_many),
+    "big-layer": (f"RUN that writes {MEGABYTES} MiB, image ready", "≤ 1.2 ×", False, big_layer),
+    "push": (f"push of a layer of {MEGABYTES // 2} MiB, gzip", "≤ 1.0 ×", False, push),
+    "pull": ("pull and extract, 10 layers", "≤ 1.0 ×", False, pull),
+    "stages": ("four independent stages of sleep", "≤ 2.3 s", True, stages),
+    "apt": ("apt-get install in a RUN", "≤ 1.0 ×", False, apt),
+}
+
+
+def measure(name):
+    title, goal, compare, set_up = ROWS[name]
+    contenders = set_up()
+    end = contenders.pop("end", None)
+    times, memory = {c: [] for c in contenders}, 0
+    try:
+        for turn in range(ROUNDS):
+            for contender, how in contenders.items():
+                function, rounds = how if isinstance(how, tuple) else (how, ROUNDS)
+                if turn >= rounds:
+                    continue
+                seconds, mebibytes = function()
+                times[contender].append(seconds)
+                if contender.startswith("kiln"):
+                    memory = max(memory, mebibytes)
+        if compare and have_peer():
+            check_equal()
+    finally:
+        if end:
+            end()
+    medians = {c: statistics.median(values) for c, values in times.items()}
+    row = {"name": name, "title": title, "goal": goal, "seconds": medians, "runs": times,
+           "peak_mib": round(memory, 1), "compared": compare and have_peer()}
+    note(f"{name}: " + ", ".join(f"{c} {show(s)}" for c, s in medians.items())
+         + f"; kiln's peak {memory:.0f} MiB")
+    return row
+
+
+def show(seconds):
+    return f"{seconds * 1000:.1f} ms" if seconds < 1 else f"{seconds:.2f} s"
+
+
+def table(rows):
+    lines = ["| Work | kiln | buildah | companion | kiln : companion | goal | peak of kiln |",
+             "|---|---|---|---|---|---|---|"]
+    for row in rows:
+        names = list(row["seconds"])
+        ours, best = row["seconds"][names[0]], row["seconds"][names[-1]]
+        peer = next((s for c, s in row["seconds"].items() if c.startswith("buildah")), None)
+        lines.append("| " + " | ".join([
+            row["title"], show(ours), show(peer) if peer else "–",
+            f"{show(best)} ({names[-1]})", f"{ours / best:.2f}", row["goal"],
+            f"{row['peak_mib']:.0f} MiB",
+        ]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def machine():
+    with open("/proc/cpuinfo") as file:
+        model = next((l.split(":")[1].strip() for l in file if l.startswith("model name")), "?")
+    return f"{os.cpu_count()} × {model}, Linux {platform.release().split('-')[0]}"
+
+
+def main():
+    names = [a for a in ARGUMENTS if not a.startswith("--")]
+    if "--list" in ARGUMENTS:
+        for name, (title, goal, _, _) in ROWS.items():
+            print(f"{name:12} {title} (goal {goal})")
+        return
+    for name in names:
+        if name not in ROWS:
+            sys.exit(f"error: there is no row {name!r}; the rows are {', '.join(ROWS)}")
+    write(POLICY, '{"default":[{"type":"insecureAcceptAnything"}]}')
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # A smoke test has no network to speak of.
+    chosen = names or [name for name in ROWS if not (SMOKE and name == "apt")]
+    rows = [measure(name) for name in chosen]
+    text = table(rows)
+    print(text)
+    if names or SMOKE:
+        return
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
+    when = time.strftime("%Y-%m-%d")
+    head = (f"# Benchmarks\n\nWritten by `ci/bench`: {machine()}; {when}; "
+            f"commit {commit.stdout.strip() or 'unknown'}. Medians of {ROUNDS} runs (buildah: "
+            f"{LONG_ROUNDS} where it is slow), interleaved, stores and contexts on tmpfs, the same "
+            "non-root user. The companion is the best that the machine can do with plain tools; "
+            "the goals are against it. buildah is Debian's, with the overlay driver, chroot "
+            "isolation and `--layers`. The rows `noop`, `copy` and `stages` compare kiln's image "
+            "with buildah's, file by file.\n\n")
+    pathlib.Path("docs").mkdir(exist_ok=True)
+    pathlib.Path("docs/benchmarks.md").write_text(head + text)
+    pathlib.Path("docs/benchmarks.json").write_text(json.dumps(rows, indent=1) + "\n")
+
+
+try:
+    main()
+except Failed as failure:
+    sys.exit(f"error: {failure}")
