@@ -210,6 +210,7 @@ impl Build<'_> {
             staged: changes.staged,
             kind: changes.kind,
             overrides: Default::default(),
+            stream: None,
             inputs,
             also,
             // What changed while it was copied is no longer what the key was made of.

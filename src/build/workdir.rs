@@ -53,6 +53,7 @@ impl Build<'_> {
             staged,
             kind: UpperKind::Overlay,
             overrides,
+            stream: None,
             inputs,
             also: None,
             is_sound: true,

@@ -102,6 +102,7 @@ impl Store {
             "blobs/sha256",
             "blobs/sha512",
             "compressed",
+            "stat",
             "urls",
         ] {
             let directory = self.dir(kind);

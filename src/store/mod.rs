@@ -11,6 +11,7 @@
 //! cache/<inputs>/<chain_id hex>  step records, by what was given and what lay below
 //! mounts/<form>/<name>       directories of RUN --mount=type=cache
 //! contexts/<form>/<key>      snapshots of files that RUN --mount=type=bind shows
+//! stat/<dev>-<ino>           hashes of a context's files, see [`crate::context::stat_cache`]
 //! urls/<hex>                 what URLs gave, by their own digest
 //! tmp/<session>/             work of one process, with a lock that it holds
 //! trash/                     what is being removed
@@ -184,6 +185,7 @@ impl Store {
                 "diff",
                 "chain",
                 "cache",
+                "stat",
                 "tmp",
                 "trash",
                 "locks",
