@@ -96,21 +96,22 @@ impl Build<'_> {
         let user = config.user.clone();
         let key = |state: &State, by: By| -> Step<Inputs> {
             let mut key = self.key("run");
-            key.text(&self.platform.to_string())
-                .list(&args)
-                .text(&working_dir)
-                .text(&user)
-                .number(network as u64)
-                .text(hostname);
+            key.part("the platform").text(&self.platform.to_string());
+            key.part("the command").list(&args);
+            key.part("the working directory").text(&working_dir);
+            key.part("the user").text(&user);
+            key.part("the network").number(network as u64);
+            key.part("the host name").text(hostname);
             for (name, value) in state.scope.key_environment() {
-                key.text(name).text(value);
+                key.part(format!("variable {name}")).text(name).text(value);
             }
             if let Some((_, content)) = &script {
-                key.text("script").text(content);
+                key.part("the script").text("script").text(content);
             }
             if !run.mounts.is_empty() {
-                mounts.add_to_key(key.text("mounts"), by)?;
+                mounts.add_to_key(key.part("what is mounted").text("mounts"), by)?;
             }
+            key.part("what is around it, such as --add-host");
             self.options.surroundings.add_to(|text| {
                 key.text(text);
             });
@@ -122,11 +123,12 @@ impl Build<'_> {
             // The layers that mounts are from say enough where they are known: none is read.
             if let Some(outcome) = self.look_up(state, &inputs, &created_by)? {
                 state.advance(&inputs);
+                self.explain_hit(&outcome, step);
                 return Ok(outcome);
             }
             also = Some(std::mem::replace(&mut inputs, key(state, By::Content)?));
         }
-        let turn = match self.recall(state, &inputs, &created_by, step)? {
+        let turn = match self.recall(state, &inputs, &created_by, None, step)? {
             Recalled::Hit(outcome) => {
                 if let (Some(also), Some(record)) = (&also, outcome.record()) {
                     self.record(also, state.stack.chain_id(), &record)?;

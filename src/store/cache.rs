@@ -79,6 +79,27 @@ impl Store {
         super::files::write_atomically(&self.dir("stat").join(name), bytes)
     }
 
+    /// Returns what was kept of a step for the next build's explanations.
+    pub fn trace(&self, place: &str) -> Option<Vec<u8>> {
+        std::fs::read(self.dir("traces").join(place)).ok()
+    }
+
+    /// Keeps something of a step. It is a comfort: what a crash leaves of it is none.
+    ///
+    /// # Errors
+    /// Disk full, and the like.
+    pub fn write_trace(&self, place: &str, bytes: &[u8]) -> Result<()> {
+        let directory = self.dir("traces");
+        let path = directory.join(place);
+        match std::fs::write(&path, bytes) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                std::fs::create_dir_all(&directory).at("cannot create", &directory)?;
+                std::fs::write(&path, bytes).at("cannot write", &path)
+            }
+            other => other.at("cannot write", &path),
+        }
+    }
+
     pub(super) fn step_records(&self) -> Result<Vec<StepRecord>> {
         let mut records = Vec::new();
         for inputs in super::files::names(&self.dir("cache"))? {
