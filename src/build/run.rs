@@ -159,7 +159,9 @@ impl Build<'_> {
             env.push((name.clone(), value.clone()));
         }
         let cwd = working_dir.as_bytes();
-        let root = sandboxes.root(&state.trees(), &state.view, cwd, &prepared.points)?;
+        let mut trees = sandboxes.trees(&state.stack)?;
+        trees.extend_from_slice(&state.ahead);
+        let root = sandboxes.root(&trees, &state.view, cwd, &prepared.points)?;
         let pipe = || {
             nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)
                 .map_err(|errno| SandboxError::from(kiln_runtime::Error::call("pipe2", errno)))

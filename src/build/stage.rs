@@ -53,13 +53,6 @@ pub(super) struct State {
 }
 
 impl State {
-    /// Returns the trees that a step stands on, bottom first.
-    pub(super) fn trees(&self) -> Vec<PathBuf> {
-        let mut trees = self.stack.trees();
-        trees.extend_from_slice(&self.ahead);
-        trees
-    }
-
     /// Returns what names the step among those of all Dockerfiles, whatever it says.
     pub(super) fn place(&self) -> String {
         let place = format!("{} {}", self.identity, self.number);

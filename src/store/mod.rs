@@ -10,6 +10,7 @@
 //! chain/<form>/<chain_id hex> → layers/<id>, where it does
 //! cache/<inputs>/<chain_id hex>  step records, by what was given and what lay below
 //! traces/<place>             what steps were given last, for explanations
+//! merged/<form>/<chain_id hex>-<boot id>  many layers as one tree, of links to their files
 //! mounts/<form>/<name>       directories of RUN --mount=type=cache
 //! contexts/<form>/<key>      snapshots of files that RUN --mount=type=bind shows
 //! stat/<dev>-<ino>           hashes of a context's files, see [`crate::context::stat_cache`]
@@ -28,6 +29,7 @@ mod files;
 mod gc;
 mod images;
 mod layers;
+mod merged;
 mod mounts;
 mod session;
 mod urls;
