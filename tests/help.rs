@@ -25,6 +25,7 @@ Commands:
   check    Look for likely mistakes in a Dockerfile, or explain one
   doctor   Say what this machine allows, and what would help
   du       Show what takes how much of the disk
+  fsck     Verify all blobs, layers, names and records of the store
   history  Show the history of an image
   image    Docker's longer names: image ls, rm, inspect, history, prune …
   images   List images
@@ -65,9 +66,9 @@ Exit codes:
 fn every_command_says_what_it_takes_with_the_global_options_last() {
     let kiln = Kiln::new();
     for command in [
-        "build", "builder", "check", "doctor", "du", "history", "image", "images", "import",
-        "inspect", "load", "prune", "pull", "push", "rmi", "run", "save", "system", "tag",
-        "unshare", "version",
+        "build", "builder", "check", "doctor", "du", "fsck", "history", "image", "images",
+        "import", "inspect", "load", "prune", "pull", "push", "rmi", "run", "save", "system",
+        "tag", "unshare", "version",
     ] {
         let text = kiln.run([command, "--help"]).ok().stdout();
         assert!(

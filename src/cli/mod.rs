@@ -6,6 +6,7 @@ mod check;
 mod doctor;
 mod du;
 mod error;
+mod fsck;
 mod history;
 mod image;
 mod images;
@@ -78,6 +79,8 @@ enum Command {
     Doctor(doctor::Arguments),
     /// Show what takes how much of the disk
     Du(du::Arguments),
+    /// Verify all blobs, layers, names and records of the store
+    Fsck(fsck::Arguments),
     /// Show the history of an image
     History(history::Arguments),
     /// Docker's longer names: image ls, rm, inspect, history, prune …
@@ -130,6 +133,7 @@ pub fn main() -> ExitCode {
         Command::Check(arguments) => check::run(&arguments, root),
         Command::Doctor(arguments) => doctor::run(&arguments, root),
         Command::Du(arguments) => du::run(&arguments, root),
+        Command::Fsck(arguments) => fsck::run(&arguments, root),
         Command::History(arguments) => history::run(&arguments, root),
         Command::Image(arguments) => image::run(&arguments, root),
         Command::Images(arguments) => images::run(&arguments, root),

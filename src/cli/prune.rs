@@ -308,7 +308,8 @@ impl Workshop {
     /// Gives up the hold, and removes what is to go.
     fn prune(mut self, options: &PruneOptions) -> Result<Pruned> {
         self.give_up();
-        self.store.prune(options)?.ok_or_else(session::busy)
+        let pruned = self.store.prune(options)?;
+        pruned.ok_or_else(|| session::busy("nothing was removed"))
     }
 }
 

@@ -162,8 +162,8 @@ impl HelperRunner for OnHost {
 }
 
 /// Returns the error of what needs the store alone.
-pub(super) fn busy() -> CliError {
-    CliError::message("another kiln is at work in this store: nothing was removed")
+pub(super) fn busy(nothing: &str) -> CliError {
+    CliError::message(format!("another kiln is at work in this store: {nothing}"))
         .hinted("try again when it has ended")
 }
 
@@ -211,9 +211,14 @@ pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 impl Workshop {
-    /// Gives up the hold: from here on, nothing must be added to the store.
+    /// Gives up the hold and the session: from here on, nothing can be added to the store.
     pub(super) fn give_up(&mut self) {
         self.session.abandon();
+        self.release();
+    }
+
+    /// Gives up the hold, to have the store alone.
+    pub(super) fn release(&mut self) {
         drop(self.lease.take());
     }
 

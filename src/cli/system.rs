@@ -71,7 +71,7 @@ fn reset(arguments: &ResetArguments, root: Option<PathBuf>) -> Result<ExitCode> 
 fn remove(root: &Path) -> Result<()> {
     match Store::open(root)?.remove() {
         Ok(true) => Ok(()),
-        Ok(false) => Err(session::busy()),
+        Ok(false) => Err(session::busy("nothing was removed")),
         Err(error) => Err(error.into()),
     }
 }

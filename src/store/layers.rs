@@ -25,9 +25,9 @@ pub struct CompressedBlob {
 
 /// `layer.json`: what the tree alone does not tell.
 #[derive(Serialize, Deserialize)]
-struct LayerFile {
+pub(super) struct LayerFile {
     #[serde(flatten)]
-    meta: LayerMeta,
+    pub(super) meta: LayerMeta,
     /// The boot in which it was written. Until the file `synced` lies beside it, the tree
     /// counts in that boot only: a power failure may have lost part of it.
     boot_id: String,
@@ -72,6 +72,15 @@ impl Stack {
         self.layers.iter().map(|layer| layer.fs()).collect()
     }
 
+    /// Returns the stack of the lowest `count` layers.
+    pub fn bottom(&self, count: usize) -> Stack {
+        let mut bottom = Stack::default();
+        for layer in self.layers.iter().take(count) {
+            bottom.push(layer.clone());
+        }
+        bottom
+    }
+
     /// Puts a layer on top.
     pub fn push(&mut self, layer: Arc<Layer>) {
         let diff_id = &layer.meta.diff_id;
@@ -91,7 +100,7 @@ struct Found {
     damaged: Vec<(PathBuf, PathBuf)>,
 }
 
-fn boot_id() -> &'static str {
+pub(super) fn boot_id() -> &'static str {
     static BOOT_ID: OnceLock<String> = OnceLock::new();
     BOOT_ID.get_or_init(|| {
         fs::read_to_string("/proc/sys/kernel/random/boot_id")

@@ -9,8 +9,11 @@
 //! diff/<form>/<diff_id hex>  → layers/<id>, where the tree does not depend on what lies below
 //! chain/<form>/<chain_id hex> → layers/<id>, where it does
 //! cache/<inputs>/<chain_id hex>  step records, by what was given and what lay below
+//! traces/<place>             what steps were given last, for explanations
+//! merged/<form>/<chain_id hex>-<boot id>  many layers as one tree, of links to their files
 //! mounts/<form>/<name>       directories of RUN --mount=type=cache
 //! contexts/<form>/<key>      snapshots of files that RUN --mount=type=bind shows
+//! stat/<dev>-<ino>           hashes of a context's files, see [`crate::context::stat_cache`]
 //! urls/<hex>                 what URLs gave, by their own digest
 //! tmp/<session>/             work of one process, with a lock that it holds
 //! trash/                     what is being removed
@@ -23,10 +26,12 @@
 mod blobs;
 mod cache;
 mod files;
+mod fsck;
 mod gc;
 mod images;
 mod inventory;
 mod layers;
+mod merged;
 mod mounts;
 mod prune;
 mod session;
@@ -37,6 +42,7 @@ use std::path::{Path, PathBuf};
 
 pub use blobs::{BlobWriter, Verifying};
 pub use cache::StepRecord;
+pub use fsck::{Damage, Verified};
 pub use gc::Freed;
 pub use images::{Image, RefRecord, Removed};
 pub use inventory::{Amount, CacheItem, CacheKind, Inventory};
@@ -56,19 +62,23 @@ const SCARCE_BYTES: u64 = 1 << 20;
 const SCARCE_FILES: u64 = 16;
 
 /// What every store has, what is made last coming last.
-const DIRECTORIES: [&str; 11] = [
+const DIRECTORIES: [&str; 12] = [
     "blobs",
     "images",
     "compressed",
     "diff",
     "chain",
     "cache",
+    "stat",
     "tmp",
     "trash",
     "layers",
     "refs",
     "locks",
 ];
+
+/// What a store has once it is needed.
+const LATER: [&str; 6] = ["contexts", "logs", "merged", "mounts", "traces", "urls"];
 
 /// What is removed last of a store: what has them is one.
 const LAST: [&str; 3] = ["layers", "refs", "locks"];
@@ -208,7 +218,7 @@ impl Store {
     pub fn is_at(root: &Path) -> bool {
         let there = |name: &&&str| root.join(name).is_dir();
         let count = std::fs::read_dir(root).map_or(usize::MAX, Iterator::count);
-        let own = DIRECTORIES.iter().filter(there).count();
+        let own = DIRECTORIES.iter().chain(&LATER).filter(there).count();
         own == count || LAST.iter().all(|name| root.join(name).is_dir())
     }
 

@@ -103,12 +103,26 @@ impl Store {
             pruned.cache.push(item.id.clone());
         }
         pruned.cache.sort();
+        if options.is_all_cache() {
+            for name in ["stat", "traces"] {
+                for file in super::files::names(&self.dir(name))? {
+                    let path = self.dir(name).join(file);
+                    pruned.bytes += super::inventory::tree_bytes(&path);
+                    self.trash(&path)?;
+                }
+            }
+        }
         pruned.bytes += self.collect_alone(&alone)?.bytes;
         Ok(Some(pruned))
     }
 }
 
 impl PruneOptions {
+    fn is_all_cache(&self) -> bool {
+        let chosen = self.until.is_some() || self.keep.is_some() || !self.labels.is_empty();
+        self.cache == Extent::All && !chosen
+    }
+
     fn wants(&self, image: &Image) -> bool {
         let extent = match self.images {
             Extent::None => false,
