@@ -201,8 +201,7 @@ impl Run<'_> {
     fn extract(&self, blob: &File, tree: &Path, meta: &LayerMeta) -> Option<Digest> {
         fs::create_dir(tree).ok()?;
         let directory = File::open(tree).ok()?;
-        let mut reader = blob;
-        let (_, mut decoder) = Compression::decode(&mut reader).ok()?;
+        let (_, mut decoder) = Compression::decode(blob).ok()?;
         let options = ApplyOptions {
             ownership: self.store.form().ownership,
             lower: &View::new(Vec::new()),
