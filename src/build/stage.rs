@@ -433,10 +433,15 @@ impl Build<'_> {
         // What a step waits for is not part of its time.
         self.wait_for_sources(state, instruction).map_err(here)?;
         state.number += 1;
-        let name = format!(
+        let mut name = format!(
             "[{}{}/{}] {}",
             state.label, state.number, state.total, instruction.raw
         );
+        if let InstructionKind::Run(run) = &instruction.kind
+            && let Some(summary) = run.script_summary()
+        {
+            name += &format!(" ({summary})");
+        }
         let step = self.begin(&name);
         let done = self
             .perform(state, turn, &step)

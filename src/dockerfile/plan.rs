@@ -53,6 +53,8 @@ pub struct Plan {
     contexts: BTreeSet<String>,
     /// Names that triggers of base images refer to, by stage.
     adopted: BTreeMap<usize, BTreeSet<String>>,
+    /// The build arguments that triggers of base images take.
+    adopted_args: BTreeSet<String>,
 }
 
 impl Plan {
@@ -83,6 +85,12 @@ impl Plan {
     ) -> Result<(), Diagnostics> {
         let names = triggers.iter().flat_map(names_in).map(|(name, _)| name);
         self.adopted.entry(stage).or_default().extend(names);
+        for trigger in triggers {
+            if let InstructionKind::Arg(items) = &trigger.kind {
+                let names = items.iter().map(|item| item.name.clone());
+                self.adopted_args.extend(names);
+            }
+        }
         self.trace(file)
     }
 
@@ -263,6 +271,7 @@ impl Dockerfile {
             globals,
             contexts: contexts.clone(),
             adopted: BTreeMap::new(),
+            adopted_args: BTreeSet::new(),
         };
         plan.trace(self)
             .map_err(|found| self.with_broken_words(found.0, build_args))?;
@@ -307,11 +316,15 @@ impl Dockerfile {
             .collect()
     }
 
-    /// Returns the build arguments that no ARG of the file declares and that have no meaning
-    /// of their own: most likely mistyped.
-    pub fn unused_build_args(&self, build_args: &BTreeMap<String, String>) -> Vec<String> {
+    /// Returns the build arguments that no ARG declares, in the file or among the triggers that
+    /// the plan took in, and that have no meaning of their own: most likely mistyped.
+    pub fn unused_build_args(
+        &self,
+        plan: &Plan,
+        build_args: &BTreeMap<String, String>,
+    ) -> Vec<String> {
         let in_stages = self.stages.iter().flat_map(|stage| &stage.instructions);
-        let mut declared: BTreeSet<&str> = BTreeSet::new();
+        let mut declared: BTreeSet<&str> = plan.adopted_args.iter().map(String::as_str).collect();
         for instruction in self.global_args.iter().chain(in_stages) {
             let kind = match &instruction.kind {
                 InstructionKind::OnBuild(trigger) => &trigger.instruction.kind,
@@ -851,6 +864,11 @@ mod tests {
             "BUILDKIT_X",
         ];
         let given = given.iter().map(|name| (name.to_string(), String::new()));
-        assert_eq!(file.unused_build_args(&given.collect()), ["E"]);
+        let given: BTreeMap<_, _> = given.collect();
+        let mut plan = file.plan(None, &given, &map(&[])).unwrap();
+        assert_eq!(file.unused_build_args(&plan, &given), ["E"]);
+        let trigger = parse_onbuild_trigger("ARG E").unwrap();
+        plan.adopt_triggers(&file, 1, &[trigger]).unwrap();
+        assert!(file.unused_build_args(&plan, &given).is_empty());
     }
 }
