@@ -11,6 +11,7 @@ mod error;
 mod explain;
 mod key;
 mod mount;
+mod origin;
 mod pipeline;
 mod recall;
 mod remote;
