@@ -11,9 +11,10 @@ use kiln_runtime::{Exit, Network, OverlayKind};
 use super::error::{RunFailure, Step, Trouble};
 use super::key::Inputs;
 use super::mount::{By, Mounts, Script};
+use super::origin::Origin;
 use super::pipeline::Made;
 use super::recall::Recalled;
-use super::stage::{Origin, Outcome, State};
+use super::stage::{Outcome, State};
 use super::{Build, Running};
 use crate::dockerfile::{self, Invocation, Run, Security, Source, Span};
 use crate::event::{Event, Stream};
@@ -177,7 +178,9 @@ impl Build<'_> {
             env.push((name.clone(), value.clone()));
         }
         let cwd = working_dir.as_bytes();
-        let root = sandboxes.root(&state.trees(), &state.view, cwd, &prepared.points)?;
+        let mut trees = sandboxes.trees(&state.stack)?;
+        trees.extend_from_slice(&state.ahead);
+        let root = sandboxes.root(&trees, &state.view, cwd, &prepared.points)?;
         let pipe = || {
             nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)
                 .map_err(|errno| SandboxError::from(kiln_runtime::Error::call("pipe2", errno)))

@@ -12,6 +12,7 @@ mod interrupt;
 mod load;
 mod pull;
 mod push;
+mod relay;
 mod rmi;
 mod run;
 mod save;

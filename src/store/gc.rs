@@ -125,6 +125,7 @@ impl Store {
         }
         self.remove_leftover_records()?;
         self.remove_snapshots()?;
+        self.remove_merged()?;
         for name in super::files::names(&self.dir("locks"))? {
             if name.starts_with("pull-") || name.starts_with("context-") {
                 super::files::remove_file(&self.dir("locks").join(name))?;
