@@ -68,6 +68,17 @@ fn whole_store_has_no_damage() {
 }
 
 #[test]
+fn pulled_distribution_has_no_damage() {
+    let kiln = Kiln::new();
+    kiln.run(["pull", &Registry::shared().debian()]).ok();
+    let output = kiln.run(["fsck"]).ok().stdout();
+    assert!(
+        output.ends_with(" 1 layer, 1 image, 1 name, 0 records: no damage\n"),
+        "{output}"
+    );
+}
+
+#[test]
 fn altered_file_of_a_layer_is_found_and_the_layer_built_again() {
     let kiln = Kiln::new();
     kiln.build(&dockerfile(), &[]).ok();

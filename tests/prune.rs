@@ -3,8 +3,10 @@
 mod support;
 
 use std::fs;
+use std::process::Command;
+use std::time::Duration;
 
-use support::{FaultyRegistry, Kiln, Registry, names_in, tar_of};
+use support::{FaultyRegistry, Kiln, Output, Registry, names_in, run_from, tar_of};
 
 /// Builds two steps, the second with an argument of its own.
 fn build(kiln: &Kiln, name: &str, second: &str) {
@@ -197,6 +199,55 @@ fn keep_storage_keeps_what_was_used_last() {
             .contains("expected a size such as 500MB or 10GB"),
         "{wrong}"
     );
+}
+
+/// Runs kiln on a terminal on which somebody types an answer.
+fn answered(kiln: &Kiln, arguments: &[&str], answer: &str) -> Output {
+    let command = kiln.command(arguments);
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let words: Vec<&str> = words.map(|word| word.to_str().unwrap()).collect();
+    let mut script = Command::new("script");
+    script
+        .env_clear()
+        .env("TERM", "dumb")
+        .env("SHELL", "/bin/sh");
+    for (name, value) in command.get_envs() {
+        script.env(name, value.unwrap());
+    }
+    script
+        .current_dir(kiln.sandbox().path())
+        .args(["-qec", &words.join(" "), "/dev/null"]);
+    let typed = kiln.sandbox().join("typed");
+    fs::write(&typed, answer).unwrap();
+    let typed = fs::File::open(&typed).unwrap();
+    run_from(&mut script, typed.into(), Duration::from_secs(60))
+}
+
+#[test]
+fn on_a_terminal_it_asks_first() {
+    let kiln = Kiln::new();
+    build(&kiln, "app", "first");
+    let output = answered(&kiln, &["prune", "--all"], "n\n").fails();
+    let shown = output.stdout().replace('\r', "");
+    let question = "WARNING! This will remove:\n  - all images\n  - all build cache\n\n\
+                    Are you sure you want to continue? [y/N] ";
+    assert!(shown.contains(question), "{shown}");
+    assert!(
+        shown.ends_with("error: system prune has been cancelled\n"),
+        "{shown}"
+    );
+    assert_eq!(output.code(), Some(1));
+    assert_eq!(names_in(&kiln, "images").len(), 2);
+    let reset = ["system", "reset"];
+    let output = answered(&kiln, &reset, "\n").fails();
+    assert!(
+        output.stdout().contains("reset has been cancelled"),
+        "{output}"
+    );
+    answered(&kiln, &["prune", "--all"], "y\n").ok();
+    assert!(names_in(&kiln, "images").is_empty());
+    answered(&kiln, &["system", "reset", "--force"], "").ok();
+    assert!(!kiln.store().exists());
 }
 
 #[test]

@@ -6,11 +6,12 @@ use std::io::{Read, Seek};
 use super::error::{Step, Trouble};
 use super::explain::FILES;
 use super::key::{Inputs, Key};
+use super::origin::Origin;
 use super::pipeline::Made;
 use super::recall::{Recalled, Turn};
 use super::remote::Remote;
 use super::sources::{Entry, Selected, Tree};
-use super::stage::{Origin, Outcome, State};
+use super::stage::{Outcome, State};
 use super::{Build, Running};
 use crate::context::Context;
 use crate::context::ignore::IgnoreFile;
@@ -87,7 +88,7 @@ impl Build<'_> {
     ) -> Step<Outcome> {
         let tree = match &from {
             Some(Origin::Layers { view, .. }) => Tree::image(view),
-            Some(Origin::Context(context)) => Tree::context(context),
+            Some(Origin::Context(context)) => Tree::named_context(context),
             None => Tree::context(self.context),
         };
         let manner = Manner {

@@ -18,6 +18,7 @@ mod load;
 mod prune;
 mod pull;
 mod push;
+mod relay;
 mod rmi;
 mod run;
 mod save;

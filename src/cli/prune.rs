@@ -1,6 +1,6 @@
 //! `kiln prune`, which is also `system prune`, `image prune` and `builder prune`.
 
-use std::io::{BufRead, IsTerminal};
+use std::io::{BufRead, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
@@ -173,6 +173,8 @@ pub(super) fn agreed(warning: &str) -> Result<bool> {
     output(&format!(
         "{warning}\nAre you sure you want to continue? [y/N] "
     ))?;
+    // It ends in the middle of a line.
+    std::io::stdout().flush()?;
     let mut answer = String::new();
     std::io::stdin().lock().read_line(&mut answer)?;
     Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
