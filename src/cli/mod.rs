@@ -10,6 +10,8 @@ mod import;
 mod inspect;
 mod interrupt;
 mod load;
+mod login;
+mod logout;
 mod pull;
 mod push;
 mod rmi;
@@ -76,6 +78,10 @@ enum Command {
     Inspect(inspect::Arguments),
     /// Load images from an archive or a layout
     Load(load::Arguments),
+    /// Log in to a registry
+    Login(login::Arguments),
+    /// Log out from a registry
+    Logout(logout::Arguments),
     /// Download an image from a registry
     Pull(pull::Arguments),
     /// Upload an image to a registry
@@ -113,6 +119,8 @@ pub fn main() -> ExitCode {
         Command::Import(arguments) => import::run(&arguments, root),
         Command::Inspect(arguments) => inspect::run(&arguments, root),
         Command::Load(arguments) => load::run(&arguments, root),
+        Command::Login(arguments) => login::run(&arguments),
+        Command::Logout(arguments) => logout::run(&arguments),
         Command::Pull(arguments) => pull::run(&arguments, root),
         Command::Push(arguments) => push::run(&arguments, root),
         Command::Rmi(arguments) => rmi::run(&arguments, root),

@@ -2,6 +2,7 @@
 //! layers are touched.
 
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::Duration;
@@ -135,6 +136,40 @@ impl Workshop {
             credentials,
             ..ClientOptions::default()
         }))
+    }
+}
+
+/// Returns where credentials are kept: in the file that the command line names, else where
+/// docker and podman keep them.
+pub(super) fn credential_paths(authfile: Option<PathBuf>) -> CredentialPaths {
+    authfile.map_or_else(CredentialPaths::from_environment, CredentialPaths::only)
+}
+
+/// Runs credential helpers for commands that enter no namespace.
+pub(super) struct OnTheSpot;
+
+impl HelperRunner for OnTheSpot {
+    fn run(
+        &self,
+        program: &str,
+        args: &[&str],
+        stdin: &[u8],
+    ) -> std::io::Result<std::process::Output> {
+        use std::io::Write;
+        let mut child = Command::new(program)
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        if let Some(mut pipe) = child.stdin.take() {
+            match pipe.write_all(stdin) {
+                // It has answered without reading all.
+                Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
+                other => other?,
+            }
+        }
+        child.wait_with_output()
     }
 }
 

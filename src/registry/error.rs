@@ -60,8 +60,7 @@ impl RegistryError {
     /// Returns the remedy, where there is one.
     pub fn hint(&self) -> Option<String> {
         let registry = self.registry();
-        // What they store is what kiln reads.
-        let log_in = || format!("log in: docker login {registry}, or podman login {registry}");
+        let log_in = || format!("log in: kiln login {registry}");
         match self.reason() {
             Reason::Unauthorized {
                 with_credentials: true,
@@ -471,7 +470,12 @@ mod tests {
             error.to_string(),
             "r.example/a/b: manifest latest: unauthorized: 401"
         );
-        assert!(error.hint().unwrap().contains("docker login r.example"));
+        assert!(
+            error
+                .hint()
+                .unwrap()
+                .ends_with("log in: kiln login r.example")
+        );
     }
 
     #[test]

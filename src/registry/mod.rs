@@ -3,7 +3,7 @@
 //!
 //! [`Client`] is what the rest of kiln sees. Below it, `transport` does one HTTP exchange
 //! (proxies, redirects), `auth` knows what a registry asks of its callers, `retry` decides
-//! what is worth a second try, and [`Credentials`] finds what `docker login` left behind.
+//! what is worth a second try, and [`Credentials`] finds what a `login` left behind.
 
 mod auth;
 mod blob;
@@ -24,7 +24,9 @@ mod web;
 
 pub use blob::BlobReader;
 pub use client::{Client, ClientOptions, Progress};
-pub use credentials::{Credential, CredentialPaths, Credentials, CredentialsError, HelperRunner};
+pub use credentials::{
+    Credential, CredentialPaths, Credentials, CredentialsError, HelperRunner, Kept,
+};
 pub use error::{Reason, RegistryError, ServerAnswer};
 pub use manifest::{FetchedManifest, ResolvedImage};
 pub use proxy::Proxies;
