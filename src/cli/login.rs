@@ -8,7 +8,9 @@ use nix::sys::termios::{self, LocalFlags, SetArg};
 
 use super::session::{self, OnTheSpot};
 use super::{CliError, Result, interrupt, output_line};
-use crate::registry::{Client, ClientOptions, Credential, Credentials, Kept, Reason};
+use crate::registry::{
+    Client, ClientOptions, Credential, Credentials, Kept, Reason, Registries, RegistriesPaths,
+};
 use crate::ui;
 
 /// No password is longer, in bytes.
@@ -125,6 +127,7 @@ fn client(arguments: &Arguments, credentials: Credentials) -> Result<Client> {
     Ok(Client::new(ClientOptions {
         insecure: arguments.insecure,
         credentials,
+        registries: Registries::load(&RegistriesPaths::from_environment())?,
         ..ClientOptions::default()
     }))
 }

@@ -13,7 +13,8 @@ use super::{CliError, Result, interrupt};
 use crate::image::{Digest, Platform};
 use crate::layer::Ownership;
 use crate::registry::{
-    Client, ClientOptions, CredentialPaths, Credentials, CredentialsError, HelperRunner,
+    Client, ClientOptions, CredentialPaths, Credentials, HelperRunner, Registries, RegistriesPaths,
+    SetupError,
 };
 use crate::store::{Form, Lock, Session, Store};
 use crate::transfer::Transfer;
@@ -126,7 +127,7 @@ impl Workshop {
         &self,
         insecure: bool,
         authfile: Option<PathBuf>,
-    ) -> std::result::Result<Client, CredentialsError> {
+    ) -> std::result::Result<Client, SetupError> {
         let mut paths = CredentialPaths::from_environment();
         paths.registry_auth_file = authfile.or(paths.registry_auth_file);
         let credentials =
@@ -134,6 +135,7 @@ impl Workshop {
         Ok(Client::new(ClientOptions {
             insecure,
             credentials,
+            registries: Registries::load(&RegistriesPaths::from_environment())?,
             ..ClientOptions::default()
         }))
     }

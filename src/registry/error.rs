@@ -2,9 +2,10 @@
 
 use std::fmt;
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use super::CredentialsError;
+use super::{CredentialsError, RegistriesError};
 use crate::image::{Digest, ManifestError};
 
 /// The longest text of a registry that is shown.
@@ -20,6 +21,8 @@ struct Context {
     repository: String,
     object: String,
     reason: Reason,
+    /// The mirrors that were asked in vain before.
+    mirrors: Vec<RegistryError>,
 }
 
 impl RegistryError {
@@ -34,7 +37,14 @@ impl RegistryError {
             repository: repository.to_owned(),
             object: object.to_owned(),
             reason,
+            mirrors: Vec::new(),
         }))
+    }
+
+    /// Adds what mirrors said before the origin failed too.
+    pub(super) fn after(mut self, mirrors: Vec<RegistryError>) -> RegistryError {
+        self.0.mirrors = mirrors;
+        self
     }
 
     /// Returns the registry's name as written in references.
@@ -84,6 +94,10 @@ impl RegistryError {
             Reason::RepositoryNotFound => {
                 Some("check the spelling, and that the repository exists".to_owned())
             }
+            Reason::Blocked { path, .. } => Some(format!(
+                "use another registry, or remove `blocked = true` from {}",
+                path.display()
+            )),
             Reason::Unreachable(_) => Some(format!(
                 "check the name and port, and that {registry} can be reached from here \
                  (HTTP_PROXY, HTTPS_PROXY and NO_PROXY are respected)"
@@ -146,13 +160,39 @@ impl fmt::Display for RegistryError {
         if !self.0.object.is_empty() {
             write!(f, ": {}", self.0.object)?;
         }
-        write!(f, ": {}", self.reason())
+        write!(f, ": {}", self.reason())?;
+        for mirror in &self.0.mirrors {
+            let (registry, reason) = (mirror.registry(), mirror.reason());
+            write!(f, "; its mirror {registry} before: {reason}")?;
+        }
+        Ok(())
     }
 }
 
 impl std::error::Error for RegistryError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         std::error::Error::source(self.reason())
+    }
+}
+
+/// Why there is no client: the user's settings can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// The credentials.
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
+    /// The `registries.conf`.
+    #[error(transparent)]
+    Registries(#[from] RegistriesError),
+}
+
+impl SetupError {
+    /// Returns the remedy, where there is one.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            SetupError::Credentials(error) => error.hint(),
+            SetupError::Registries(error) => error.hint(),
+        }
     }
 }
 
@@ -183,6 +223,14 @@ pub enum Reason {
     /// There is no such blob, or no manifest of this digest.
     #[error("not found")]
     NotFound,
+    /// The user or the system forbids to use it.
+    #[error("{prefix} is blocked in {}", path.display())]
+    Blocked {
+        /// What is blocked.
+        prefix: String,
+        /// The `registries.conf`.
+        path: PathBuf,
+    },
     /// No connection came about.
     #[error("can't connect: {0}")]
     Unreachable(String),

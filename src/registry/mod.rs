@@ -14,6 +14,7 @@ mod error;
 mod manifest;
 mod proxy;
 mod push;
+mod registries;
 mod retry;
 #[cfg(test)]
 mod tests;
@@ -27,10 +28,11 @@ pub use client::{Client, ClientOptions, Progress};
 pub use credentials::{
     Credential, CredentialPaths, Credentials, CredentialsError, HelperRunner, Kept,
 };
-pub use error::{Reason, RegistryError, ServerAnswer};
+pub use error::{Reason, RegistryError, ServerAnswer, SetupError};
 pub use manifest::{FetchedManifest, ResolvedImage};
 pub use proxy::Proxies;
 pub use push::Pushed;
+pub use registries::{Registries, RegistriesError, RegistriesPaths};
 pub use retry::RetryPolicy;
 pub use transport::Timeouts;
 pub use web::{Validators, Web, WebAnswer, WebError, percent_decoded, shown_url};
