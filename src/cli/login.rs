@@ -8,9 +8,7 @@ use nix::sys::termios::{self, LocalFlags, SetArg};
 
 use super::session::{self, OnTheSpot};
 use super::{CliError, Result, interrupt, output_line};
-use crate::registry::{
-    Client, ClientOptions, Credential, Credentials, Kept, Reason, Registries, RegistriesPaths,
-};
+use crate::registry::{Credential, Credentials, Kept, Reason};
 use crate::ui;
 
 /// No password is longer, in bytes.
@@ -47,7 +45,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
         let known = Credentials::load(&paths)?.with_helpers(std::sync::Arc::new(OnTheSpot));
         if known.get(registry, "")?.is_some() {
             ui::say("Authenticating with existing credentials...\n");
-            match client(arguments, known)?.ping(registry) {
+            match session::client(arguments.insecure, known)?.ping(registry) {
                 Ok(()) => {
                     output_line("Login Succeeded")?;
                     return Ok(ExitCode::SUCCESS);
@@ -75,7 +73,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
         password: password.clone(),
     };
     let credentials = Credentials::anonymous().with(registry, credential);
-    client(arguments, credentials)?
+    session::client(arguments.insecure, credentials)?
         .ping(registry)
         .map_err(|error| {
             if is_refusal(error.reason()) {
@@ -121,15 +119,6 @@ pub(super) fn registry_of(text: &str) -> Result<&str> {
 
 fn is_refusal(reason: &Reason) -> bool {
     matches!(reason, Reason::Unauthorized { .. } | Reason::Denied(_))
-}
-
-fn client(arguments: &Arguments, credentials: Credentials) -> Result<Client> {
-    Ok(Client::new(ClientOptions {
-        insecure: arguments.insecure,
-        credentials,
-        registries: Registries::load(&RegistriesPaths::from_environment())?,
-        ..ClientOptions::default()
-    }))
 }
 
 /// Returns the password of the command line or of standard input.

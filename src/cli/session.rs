@@ -13,8 +13,8 @@ use super::{CliError, Result, interrupt};
 use crate::image::{Digest, Platform};
 use crate::layer::Ownership;
 use crate::registry::{
-    Client, ClientOptions, CredentialPaths, Credentials, HelperRunner, Registries, RegistriesPaths,
-    SetupError,
+    CertificateDirectories, Client, ClientOptions, CredentialPaths, Credentials, HelperRunner,
+    Registries, RegistriesPaths, SetupError,
 };
 use crate::store::{Form, Lock, Session, Store};
 use crate::transfer::Transfer;
@@ -132,13 +132,22 @@ impl Workshop {
         paths.registry_auth_file = authfile.or(paths.registry_auth_file);
         let credentials =
             Credentials::load(&paths)?.with_helpers(Arc::new(OnHost(self.builder.clone())));
-        Ok(Client::new(ClientOptions {
-            insecure,
-            credentials,
-            registries: Registries::load(&RegistriesPaths::from_environment())?,
-            ..ClientOptions::default()
-        }))
+        client(insecure, credentials)
     }
+}
+
+/// Returns a client that heeds what the user and the system say of registries.
+pub(super) fn client(
+    insecure: bool,
+    credentials: Credentials,
+) -> std::result::Result<Client, SetupError> {
+    Ok(Client::new(ClientOptions {
+        insecure,
+        credentials,
+        registries: Registries::load(&RegistriesPaths::from_environment())?,
+        certificates: CertificateDirectories::from_environment(),
+        ..ClientOptions::default()
+    }))
 }
 
 /// Returns where credentials are kept: in the file that the command line names, else where

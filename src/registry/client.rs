@@ -7,6 +7,7 @@ use ureq::Body;
 use ureq::http::{HeaderName, Method, Response, StatusCode, Uri, header};
 
 use super::auth::{Authorization, Caller, Challenge, Guard, Means};
+use super::certificates::CertificateDirectories;
 use super::credentials::Credentials;
 use super::endpoint::Endpoint;
 use super::error::{Failure, Reason, RegistryError, Retry};
@@ -32,6 +33,8 @@ pub struct ClientOptions {
     pub credentials: Credentials,
     /// Mirrors, and which registries may be used how.
     pub registries: Registries,
+    /// Where certificates of registries are.
+    pub certificates: CertificateDirectories,
     /// The proxies to go through.
     pub proxies: Proxies,
     /// What to do about failures that may pass.
@@ -47,6 +50,7 @@ impl Default for ClientOptions {
             insecure: false,
             credentials: Credentials::anonymous(),
             registries: Registries::default(),
+            certificates: CertificateDirectories::default(),
             proxies: Proxies::from_environment(|name| std::env::var(name).ok()),
             retry: RetryPolicy::default(),
             timeouts: Timeouts::default(),
@@ -142,9 +146,13 @@ pub(super) struct Answer {
 impl Client {
     /// Makes a client; nothing is connected yet.
     pub fn new(options: ClientOptions) -> Client {
+        let transport = |insecure| {
+            let (proxies, certificates) = (options.proxies.clone(), options.certificates.clone());
+            Transport::new(proxies, certificates, insecure, options.timeouts)
+        };
         Client(Arc::new(Shared {
-            transport: Transport::new(options.proxies.clone(), false, options.timeouts),
-            trusting: Transport::new(options.proxies, true, options.timeouts),
+            transport: transport(false),
+            trusting: transport(true),
             credentials: options.credentials,
             registries: options.registries,
             insecure: options.insecure,
@@ -399,7 +407,7 @@ impl Client {
                     return Ok(endpoint.clone());
                 }
                 // It does speak TLS, so what plain HTTP said is beside the point.
-                Err(failure) if matches!(failure.reason, Reason::Certificate(_)) => {
+                Err(failure) if is_about_certificates(&failure.reason) => {
                     return Err(failure);
                 }
                 Err(failure) => {
@@ -432,6 +440,13 @@ pub(super) fn refuse(response: Response<Body>) -> Failure {
         _ => Reason::Server(answer),
     };
     reason.into()
+}
+
+fn is_about_certificates(reason: &Reason) -> bool {
+    matches!(
+        reason,
+        Reason::Certificate(_) | Reason::ClientCertificate | Reason::CertificateFile(_)
+    )
 }
 
 fn challenge_of(response: &Response<Body>) -> Option<Challenge> {

@@ -7,6 +7,7 @@
 
 mod auth;
 mod blob;
+mod certificates;
 mod client;
 mod credentials;
 mod endpoint;
@@ -24,6 +25,7 @@ mod transport;
 mod web;
 
 pub use blob::BlobReader;
+pub use certificates::{CertificateDirectories, CertificateError};
 pub use client::{Client, ClientOptions, Progress};
 pub use credentials::{
     Credential, CredentialPaths, Credentials, CredentialsError, HelperRunner, Kept,
