@@ -436,44 +436,6 @@ fn layer_has_what_was_copied_and_its_parents_only() {
     assert_eq!(top(&image), ["etc", "etc/sub", "etc/sub/x"]);
 }
 
-/// SEMANTICS 48
-#[test]
-fn linked_layer_follows_no_link_and_stands_alone() {
-    let kiln = Kiln::new();
-    let image = built(
-        &kiln,
-        "RUN mkdir /real && chmod 0700 /real && ln -s /real /link\nCOPY --link x /link/x\nCOPY --link x /etc\n",
-        &[("x", "x")],
-    );
-    assert_eq!(image.tree.file("/link").kind, Kind::Directory);
-    assert_eq!(image.tree.file("/link/x").content(), b"x");
-    assert!(image.tree.get("/real/x").is_none());
-    // It can't know that /etc is a directory below it: without a slash it is a file's name.
-    assert_eq!(image.tree.file("/etc").kind, Kind::File);
-}
-
-/// SEMANTICS 48
-#[test]
-fn linked_layer_is_taken_again_on_another_base() {
-    let kiln = Kiln::new();
-    let build = |first: &str| {
-        let dockerfile = format!("FROM {}\nRUN {first}\nCOPY --link d /new/dir\n", base());
-        let output = kiln.build(&dockerfile, &[("d/x", "x")]).ok();
-        (output.stderr(), kiln.image("test"))
-    };
-    let (_, one) = build("echo 1 > /one");
-    let (log, two) = build("echo 2 > /two");
-    let diff_ids = |image: &Image| {
-        let ids = image.config["rootfs"]["diff_ids"].as_array().unwrap();
-        ids.last().unwrap().clone()
-    };
-    assert_eq!(diff_ids(&one), diff_ids(&two));
-    assert_eq!(two.tree.file("/new/dir/x").content(), b"x");
-    let step = log.lines().find(|l| l.contains("COPY --link")).unwrap();
-    let id = step.split(' ').next().unwrap();
-    assert!(log.contains(&format!("{id} CACHED")), "{log}");
-}
-
 /// SEMANTICS 50
 #[test]
 fn hard_links_stay_and_the_marks_of_a_workstation_do_not() {

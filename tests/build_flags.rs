@@ -6,9 +6,10 @@ use serde_json::Value;
 use support::{Kiln, Registry, settled};
 
 /// Flags of the table whose value must make sense, with one that does.
-const VALUES: [(&str, &str); 22] = [
+const VALUES: [(&str, &str); 23] = [
     ("add-host", "a:127.0.0.1"),
     ("arch", "arm64"),
+    ("build-context", "name=."),
     ("cache-ttl", "1h"),
     ("call", "targets"),
     ("dns", "127.0.0.1"),

@@ -30,7 +30,7 @@ fn plain_progress_names_each_step_and_the_lines_of_its_output() {
     let (kiln, base) = busybox();
     let dockerfile = format!(
         "FROM {base} AS one\nCOPY file /file\nRUN echo first; echo second >&2; printf rest\n\
-         FROM {base}\nCOPY --from=one /file /\nCMD [\"true\"]\n"
+         FROM one\nCOPY --from=one /file /copy\nCMD [\"true\"]\n"
     );
     let output = kiln.build(&dockerfile, &[("file", "")]).ok();
     let id = kiln.run(["images", "-q", "--no-trunc", "test"]).ok().line();
@@ -53,9 +53,9 @@ fn plain_progress_names_each_step_and_the_lines_of_its_output() {
 #3 0.000 second
 #3 0.000 rest
 #3 DONE 0.0s
-#4 [stage-1 1/2] FROM BASE
+#4 [stage-1 1/2] FROM one
 #4 CACHED
-#5 [stage-1 2/2] COPY --from=one /file /
+#5 [stage-1 2/2] COPY --from=one /file /copy
 #5 DONE 0.0s
 #6 exporting to image
 #6 DONE 0.0s (image IMAGE, named test:latest)
@@ -71,9 +71,9 @@ fn plain_progress_names_each_step_and_the_lines_of_its_output() {
 #2 CACHED
 #3 [one 3/3] RUN echo first; echo second >&2; printf rest
 #3 CACHED
-#4 [stage-1 1/2] FROM BASE
+#4 [stage-1 1/2] FROM one
 #4 CACHED
-#5 [stage-1 2/2] COPY --from=one /file /
+#5 [stage-1 2/2] COPY --from=one /file /copy
 #5 CACHED
 #6 exporting to image
 #6 DONE 0.0s (image IMAGE, named test:latest)

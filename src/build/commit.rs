@@ -10,10 +10,12 @@ use nix::sys::stat::Mode;
 use super::Build;
 use super::error::Step;
 use super::key::Inputs;
-use super::pipeline::{Committed, Made};
+use super::pipeline::{Committed, Made, Stream};
 use crate::event::Event;
 use crate::image::{Algorithm, ChainId, DiffId, Hasher};
-use crate::layer::{LayerDir, LayerMeta, LayerWriter, Overrides, View, diff, write_tar};
+use crate::layer::{
+    Assembled, Diff, LayerDir, LayerMeta, LayerWriter, Overrides, Plan, View, diff, write_tar,
+};
 use crate::store::{IoContext, Layer, Stack, StepRecord};
 
 /// A layer with more bytes of zeros in holes than this is worth a word.
@@ -52,6 +54,27 @@ impl Build<'_> {
         Ok((staged, written.overrides))
     }
 
+    /// Writes a planned tree for a layer, and hashes its stream meanwhile. `below` is what it
+    /// was planned on top of.
+    pub(super) fn write_plan(
+        &self,
+        below: &View,
+        plan: &Plan<'_>,
+    ) -> Step<(PathBuf, Assembled, Stream)> {
+        let staged = self.shop.session.directory()?;
+        let fs = staged.join("fs");
+        std::fs::create_dir(&fs).at("cannot create", &fs)?;
+        let directory = std::fs::File::open(&fs).at("cannot open", &fs)?;
+        let ownership = self.shop.store.form().ownership;
+        let mut sink = Sink(Hasher::new(Algorithm::Sha256));
+        let assembled = plan.write(directory.as_fd(), below, ownership, &mut sink)?;
+        let stream = Stream {
+            diff_id: DiffId(sink.0.finish()),
+            stats: assembled.stats,
+        };
+        Ok((staged, assembled, stream))
+    }
+
     /// Opens a tree of the session.
     pub(super) fn open_staged(&self, fs: &Path, overrides: &Overrides) -> Step<LayerDir> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
@@ -76,12 +99,22 @@ impl Build<'_> {
         let directory = self.open_staged(&made.staged.join("fs"), &made.overrides)?;
         let nothing = View::new(Vec::new());
         let lower = if made.inputs.linked { &nothing } else { view };
-        let changes = diff(&directory, lower, made.kind)?;
+        let changes = match &made.stream {
+            Some(_) => Diff::whole(made.overrides.clone()),
+            None => diff(&directory, lower, made.kind)?,
+        };
         let directory = directory
             .with_overrides(changes.overrides.clone())
             .with_own_root(!changes.omit.root);
-        let mut sink = Sink(Hasher::new(Algorithm::Sha256));
-        let stats = write_tar(&directory, &changes.omit, &mut sink)?;
+        let Stream { diff_id, stats } = match made.stream {
+            Some(stream) => stream,
+            None => {
+                let mut sink = Sink(Hasher::new(Algorithm::Sha256));
+                let stats = write_tar(&directory, &changes.omit, &mut sink)?;
+                let diff_id = DiffId(sink.0.finish());
+                Stream { diff_id, stats }
+            }
+        };
         if stats.hole_bytes > HOLES {
             self.shop.reporter.report(Event::Warning {
                 message: format!(
@@ -104,7 +137,7 @@ impl Build<'_> {
             Some(layer) => layer,
             None => {
                 let meta = LayerMeta {
-                    diff_id: DiffId(sink.0.finish()),
+                    diff_id,
                     content_id: Some(stats.content_id),
                     omit: changes.omit.clone(),
                     overrides: changes.overrides,

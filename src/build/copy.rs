@@ -4,11 +4,12 @@ use std::fs::File;
 use std::io::{Read, Seek};
 
 use super::error::{Step, Trouble};
+use super::explain::FILES;
 use super::key::{Inputs, Key};
 use super::pipeline::Made;
 use super::recall::{Recalled, Turn};
 use super::remote::Remote;
-use super::sources::{Selected, Tree};
+use super::sources::{Entry, Selected, Tree};
 use super::stage::{Origin, Outcome, State};
 use super::{Build, Running};
 use crate::context::Context;
@@ -16,7 +17,8 @@ use crate::context::ignore::IgnoreFile;
 use crate::dockerfile::{AddFiles, Chmod, Files, Instruction, SourceArg, join_path};
 use crate::fetch::begins_archive;
 use crate::layer::{
-    Attributes, Compression, FileKind, LayerError, LayerWriter, Limits, Timestamp, UpperKind, View,
+    Assembly, Attributes, Compression, Content, FileKind, LayerError, LayerWriter, Limits, Plan,
+    Timestamp, UpperKind, View,
 };
 use crate::sandbox;
 
@@ -33,9 +35,9 @@ pub(super) struct Adding {
 }
 
 /// Something to be copied.
-pub(super) enum Item {
+pub(super) enum Item<'a> {
     /// Out of a tree.
-    Tree(Selected),
+    Tree(Selected<'a>),
     /// Out of the Dockerfile.
     Document { name: String, content: String },
     /// From elsewhere, and not here yet.
@@ -51,11 +53,18 @@ pub(super) enum Item {
     Repository(View),
 }
 
+/// How files are copied, beyond which and where to.
+#[derive(Clone, Copy)]
+struct Manner<'a> {
+    /// Whether the directories on the way to a source are copied too.
+    parents: bool,
+    /// What ADD does beyond COPY.
+    adding: Option<&'a Adding>,
+}
+
 /// A COPY or ADD with all its words expanded.
 struct Job<'a> {
-    tree: Tree<'a>,
-    from_context: bool,
-    items: Vec<Item>,
+    items: Vec<Item<'a>>,
     excludes: IgnoreFile,
     destination: String,
     /// Whether the destination is a directory that the sources go into.
@@ -76,18 +85,16 @@ impl Build<'_> {
         parents: bool,
         step: &Running,
     ) -> Step<Outcome> {
-        if parents {
-            return Err(Trouble::hinted(
-                "COPY --parents is not supported yet",
-                "copy each directory to its own destination",
-            ));
-        }
-        let (tree, from_context) = match &from {
-            Some(Origin::Layers { view, .. }) => (Tree::image(view), false),
-            Some(Origin::Context(context)) => (Tree::context(context), true),
-            None => (Tree::context(self.context), true),
+        let tree = match &from {
+            Some(Origin::Layers { view, .. }) => Tree::image(view),
+            Some(Origin::Context(context)) => Tree::context(context),
+            None => Tree::context(self.context),
         };
-        self.copy(state, instruction, files, tree, from_context, None, step)
+        let manner = Manner {
+            parents,
+            adding: None,
+        };
+        self.copy(state, instruction, files, tree, manner, step)
     }
 
     pub(super) fn add_step(
@@ -108,8 +115,11 @@ impl Build<'_> {
             keep_git_dir: add.keep_git_dir,
         };
         let tree = Tree::context(self.context);
-        let adding = Some(&adding);
-        self.copy(state, instruction, &add.files, tree, true, adding, step)
+        let manner = Manner {
+            parents: false,
+            adding: Some(&adding),
+        };
+        self.copy(state, instruction, &add.files, tree, manner, step)
     }
 
     /// Makes the layer of all that is in a context: of one that stands for a base image.
@@ -123,9 +133,7 @@ impl Build<'_> {
         let tree = Tree::context(context);
         let excludes = IgnoreFile::default();
         let items = tree.select(".", &excludes)?;
-        let job = Job {
-            tree,
-            from_context: true,
+        let mut job = Job {
             items: items.into_iter().map(Item::Tree).collect(),
             excludes,
             destination: "/".to_owned(),
@@ -134,10 +142,12 @@ impl Build<'_> {
             chmod: None,
             extract: false,
         };
+        self.read_contents(&mut job)?;
         let mut key = self.key("context");
         job.hash(&mut key)?;
         let inputs = key.finish();
-        let turn = match self.recall(state, &inputs, &created_by, step)? {
+        let contents = || job.contents();
+        let turn = match self.recall(state, &inputs, &created_by, Some(&contents), step)? {
             Recalled::Hit(outcome) => return Ok(outcome),
             Recalled::Miss(turn) => turn,
         };
@@ -145,18 +155,17 @@ impl Build<'_> {
         Ok(Outcome::made(created_by, made))
     }
 
-    #[expect(clippy::too_many_arguments, reason = "two instructions in one")]
     fn copy(
         &self,
         state: &mut State,
         instruction: &Instruction,
         files: &Files,
         tree: Tree<'_>,
-        from_context: bool,
-        adding: Option<&Adding>,
+        manner: Manner<'_>,
         step: &Running,
     ) -> Step<Outcome> {
-        let mut job = self.plan_copy(state, files, tree, from_context, adding, step)?;
+        let mut job = self.plan_copy(state, files, tree, manner, step)?;
+        self.read_contents(&mut job)?;
         let created_by = format!("{} # buildkit", instruction.raw);
         let mut key = self.key(if job.extract { "add" } else { "copy" });
         job.hash(&mut key)?;
@@ -165,7 +174,8 @@ impl Build<'_> {
             true => key.finish_linked(),
             false => key.finish(),
         };
-        let turn = match self.recall(state, &inputs, &created_by, step)? {
+        let contents = || job.contents();
+        let turn = match self.recall(state, &inputs, &created_by, Some(&contents), step)? {
             Recalled::Hit(outcome) => return Ok(outcome),
             Recalled::Miss(turn) => turn,
         };
@@ -184,16 +194,27 @@ impl Build<'_> {
     fn write_job(&self, below: &View, job: &Job<'_>, inputs: Inputs, turn: Turn<'_>) -> Step<Made> {
         // What changes while it is copied is no longer what the key was made of.
         let mut is_sound = true;
-        let (staged, overrides) = self.write_tree(below, |writer| {
-            for item in &job.items {
-                is_sound &= job.write(writer, item)?;
+        let (staged, overrides, stream) = match job.plan(below, self.time_of_new())? {
+            Some(plan) => {
+                let (staged, assembled, stream) = self.write_plan(below, &plan)?;
+                is_sound = assembled.is_stable;
+                (staged, assembled.overrides, Some(stream))
             }
-            Ok(())
-        })?;
+            None => {
+                let (staged, overrides) = self.write_tree(below, |writer| {
+                    for item in &job.items {
+                        is_sound &= job.write(writer, item)?;
+                    }
+                    Ok(())
+                })?;
+                (staged, overrides, None)
+            }
+        };
         Ok(Made {
             staged,
             kind: UpperKind::Overlay,
             overrides,
+            stream,
             inputs,
             also: None,
             is_sound,
@@ -201,13 +222,29 @@ impl Build<'_> {
         })
     }
 
+    /// Finds out what all files hold, and remembers it.
+    fn read_contents(&self, job: &mut Job<'_>) -> Step<()> {
+        let store = self.shop.store;
+        for item in &mut job.items {
+            let Item::Tree(selected) = item else {
+                continue;
+            };
+            let context = selected.tree.as_context();
+            let known = context.and_then(|c| c.stat_cache(|name| store.stat_cache(name)));
+            let has_learned = selected.read_contents(known.map(|(_, cache)| cache))?;
+            if let (true, Some((name, cache))) = (has_learned, known) {
+                store.write_stat_cache(name, &cache.encode())?;
+            }
+        }
+        Ok(())
+    }
+
     fn plan_copy<'t>(
         &self,
         state: &State,
         files: &Files,
         tree: Tree<'t>,
-        from_context: bool,
-        adding: Option<&Adding>,
+        manner: Manner<'_>,
         step: &Running,
     ) -> Step<Job<'t>> {
         let mut patterns = Vec::new();
@@ -217,7 +254,7 @@ impl Build<'_> {
         let excludes =
             IgnoreFile::from_patterns(patterns.iter().map(String::as_bytes), "--exclude").map_err(
                 |error| Trouble::Message {
-                    text: error.to_string(),
+                    text: format!("--exclude: {}", error.kind),
                     hint: error.hint(),
                 },
             )?;
@@ -230,11 +267,14 @@ impl Build<'_> {
                 }),
                 SourceArg::Path(word) => {
                     let text = state.scope.expand(word)?;
-                    if let Some(remote) = self.remote(&text, adding, step)? {
+                    if let Some(remote) = self.remote(&text, manner.adding, step)? {
                         items.push(Item::Remote(remote));
                         continue;
                     }
-                    let selected = tree.select(&text, &excludes)?;
+                    let selected = match manner.parents {
+                        true => tree.select_with_parents(&text, &excludes)?,
+                        false => tree.select(&text, &excludes)?,
+                    };
                     items.extend(selected.into_iter().map(Item::Tree));
                 }
             }
@@ -268,16 +308,15 @@ impl Build<'_> {
             .filter(|item| matches!(item, Item::Document { .. }));
         // Two documents for one file are written one after the other, as BuildKit does.
         let only_documents = documents.count() == items.len();
+        let several = items.len() > 1 && !only_documents;
         Ok(Job {
-            tree,
-            from_context,
-            into_directory: names_directory || exists || (items.len() > 1 && !only_documents),
+            into_directory: names_directory || exists || several || manner.parents,
             items,
             excludes,
             destination,
             owner,
             chmod,
-            extract: adding.is_some_and(|adding| adding.extract),
+            extract: manner.adding.is_some_and(|adding| adding.extract),
         })
     }
 }
@@ -285,14 +324,17 @@ impl Build<'_> {
 impl Job<'_> {
     /// Adds to a key all that a copy depends on but what lies below.
     fn hash(&self, key: &mut Key) -> Step<()> {
-        key.text(&self.destination)
-            .number(self.into_directory.into())
+        key.part("the destination")
+            .text(&self.destination)
+            .number(self.into_directory.into());
+        key.part("the owner or mode")
             .text(&format!("{:?} {:?}", self.owner, self.chmod));
+        key.part(FILES);
         for item in &self.items {
             match item {
                 Item::Tree(selected) => {
                     key.text("tree");
-                    self.tree.hash(key, selected, self.from_context)?;
+                    selected.hash(key)?;
                 }
                 Item::Document { name, content } => {
                     key.text("document").text(name).text(content);
@@ -308,13 +350,40 @@ impl Job<'_> {
         Ok(())
     }
 
-    fn attributes(&self, entry: &crate::layer::Node) -> Step<Attributes> {
-        let mut attributes =
-            Attributes::of(&entry.stat, self.tree.xattrs(entry, self.from_context)?);
-        if self.from_context {
+    /// Returns what is copied, by names as people know them, with what tells a change.
+    fn contents(&self) -> Vec<(String, String)> {
+        let shown = |path: &[u8]| String::from_utf8_lossy(path).into_owned();
+        let mut all = Vec::new();
+        for item in &self.items {
+            match item {
+                Item::Tree(selected) => {
+                    for entry in &selected.entries {
+                        let stat = &entry.node.stat;
+                        // Of most directories only that they are there is of interest.
+                        let content = entry
+                            .content
+                            .map(|hash| blake3::Hash::from(hash).to_hex()[..16].to_owned());
+                        let what = format!("{:o} {}", stat.mode, content.unwrap_or_default());
+                        all.push((shown(&entry.node.path), what));
+                    }
+                }
+                Item::Document { name, content } => {
+                    let hash = blake3::hash(content.as_bytes());
+                    all.push((format!("<<{name}"), hash.to_hex()[..16].to_owned()));
+                }
+                Item::Remote(_) | Item::Url { .. } | Item::Repository(_) => {}
+            }
+        }
+        all
+    }
+
+    fn attributes(&self, tree: &Tree<'_>, entry: &Entry) -> Step<Attributes> {
+        let stat = &entry.node.stat;
+        let mut attributes = Attributes::of(stat, tree.xattrs(entry)?);
+        if tree.is_context() {
             (attributes.uid, attributes.gid) = (0, 0);
         }
-        self.adjust(&mut attributes, entry.stat.is_dir());
+        self.adjust(&mut attributes, stat.is_dir());
         Ok(attributes)
     }
 
@@ -329,13 +398,24 @@ impl Job<'_> {
 
     /// Makes a directory that sources go into, with its parents.
     fn ensure_dir(&self, writer: &mut LayerWriter<'_>, path: &[u8]) -> Step<Vec<u8>> {
-        // An octal mode is used for created parents too.
+        let Attributes { mode, uid, gid, .. } = self.created();
+        Ok(writer.ensure_dir(path, mode, uid, gid)?)
+    }
+
+    /// Returns the attributes of created parents.
+    fn created(&self) -> Attributes {
+        // The permissions of an octal mode are used for them too.
         let mode = match &self.chmod {
-            Some(Chmod::Octal(mode)) => *mode,
+            Some(Chmod::Octal(mode)) => *mode & 0o777,
             _ => 0o755,
         };
         let (uid, gid) = self.owner.unwrap_or((0, 0));
-        Ok(writer.ensure_dir(path, mode, uid, gid)?)
+        Attributes {
+            mode,
+            uid,
+            gid,
+            ..Attributes::default()
+        }
     }
 
     /// Returns where a single file goes, its directory made.
@@ -343,7 +423,7 @@ impl Job<'_> {
         let destination = self.destination.as_bytes();
         if self.into_directory {
             let directory = self.ensure_dir(writer, destination)?;
-            return Ok(below(&directory, name));
+            return Ok(join(&directory, name));
         }
         let parent = destination
             .iter()
@@ -354,7 +434,7 @@ impl Job<'_> {
     }
 
     /// Writes one source. Returns whether its files were still what they had been.
-    fn write(&self, writer: &mut LayerWriter<'_>, item: &Item) -> Step<bool> {
+    fn write(&self, writer: &mut LayerWriter<'_>, item: &Item<'_>) -> Step<bool> {
         match item {
             Item::Document { name, content } => {
                 let target = self.target_of(writer, name.as_bytes())?;
@@ -383,10 +463,8 @@ impl Job<'_> {
             }
             Item::Repository(view) => {
                 // All that is in it is meant.
-                let tree = Tree::image(view);
+                let tree = Tree::repository(view);
                 let inner = Job {
-                    tree,
-                    from_context: true,
                     items: Vec::new(),
                     excludes: IgnoreFile::default(),
                     destination: self.destination.clone(),
@@ -395,7 +473,7 @@ impl Job<'_> {
                     chmod: self.chmod.clone(),
                     extract: false,
                 };
-                for selected in inner.tree.select(".", &self.excludes)? {
+                for selected in tree.select(".", &self.excludes)? {
                     inner.write_directory(writer, &selected)?;
                 }
                 Ok(true)
@@ -403,9 +481,9 @@ impl Job<'_> {
         }
     }
 
-    fn write_file(&self, writer: &mut LayerWriter<'_>, selected: &Selected) -> Step<bool> {
+    fn write_file(&self, writer: &mut LayerWriter<'_>, selected: &Selected<'_>) -> Step<bool> {
         if self.extract && selected.top().stat.is_file() && self.is_archive(selected)? {
-            let file = self.tree.view().open_file(selected.top())?;
+            let file = selected.tree.view().open_file(selected.top())?;
             let same = file.try_clone().map_err(LayerError::Read)?;
             let (_, mut reader) = Compression::decode(file).map_err(LayerError::Read)?;
             let destination = self.ensure_dir(writer, self.destination.as_bytes())?;
@@ -449,13 +527,13 @@ impl Job<'_> {
         Ok(())
     }
 
-    fn write_directory(&self, writer: &mut LayerWriter<'_>, selected: &Selected) -> Step<bool> {
+    fn write_directory(&self, writer: &mut LayerWriter<'_>, selected: &Selected<'_>) -> Step<bool> {
         // The top is the destination itself: it keeps its attributes, or gets those of a parent
         // that is made. Only what is in the source brings its own.
         let target = self.ensure_dir(writer, self.destination.as_bytes())?;
         let mut stable = true;
         for index in 1..selected.entries.len() {
-            let path = below(&target, &selected.entries[index].path);
+            let path = join(&target, &selected.entries[index].path);
             stable &= self.write_entry(writer, selected, index, &path, &target)?;
         }
         Ok(stable)
@@ -464,27 +542,29 @@ impl Job<'_> {
     fn write_entry(
         &self,
         writer: &mut LayerWriter<'_>,
-        selected: &Selected,
+        selected: &Selected<'_>,
         index: usize,
         path: &[u8],
         target: &[u8],
     ) -> Step<bool> {
         let entry = &selected.entries[index];
         if let Some(first) = entry.link_to {
-            let first = below(target, &selected.entries[first].path);
+            let first = join(target, &selected.entries[first].path);
             writer.put_hardlink(path, &first)?;
             return Ok(true);
         }
-        let attributes = self.attributes(&entry.node)?;
+        let attributes = self.attributes(&selected.tree, entry)?;
         match entry.node.stat.kind {
+            // What is only on the way changes nothing but the mode of a directory that exists.
+            FileKind::Directory if entry.is_parent => writer.merge_dir(path, &attributes)?,
             FileKind::Directory => writer.put_dir(path, &attributes)?,
             FileKind::File => {
-                let file = self.tree.view().open_file(&entry.node)?;
+                let file = selected.tree.view().open_file(&entry.node)?;
                 writer.put_file_from(path, &file, &attributes)?;
                 return Ok(entry.is_unchanged(&file));
             }
             FileKind::Symlink => {
-                let link = self.tree.view().read_link(&entry.node)?;
+                let link = selected.tree.view().read_link(&entry.node)?;
                 writer.put_symlink(path, &link, &attributes)?;
             }
             // A socket means nothing without the process behind it.
@@ -495,8 +575,8 @@ impl Job<'_> {
     }
 
     /// Tells whether a file is an archive: whether, decompressed, it begins with a tar header.
-    fn is_archive(&self, selected: &Selected) -> Step<bool> {
-        begins_with_archive(self.tree.view().open_file(selected.top())?)
+    fn is_archive(&self, selected: &Selected<'_>) -> Step<bool> {
+        begins_with_archive(selected.tree.view().open_file(selected.top())?)
     }
 }
 
@@ -510,7 +590,89 @@ fn begins_with_archive(file: File) -> Step<bool> {
     Ok(read.is_ok() && begins_archive(&block))
 }
 
-fn below(directory: &[u8], name: &[u8]) -> Vec<u8> {
+/// The short way: what is copied is planned, and then written in one pass.
+impl Job<'_> {
+    /// Plans the layer. Returns nothing where it has to be written entry by entry.
+    fn plan(&self, below: &View, now: Timestamp) -> Step<Option<Plan<'_>>> {
+        let mut assembly = Assembly::new(below, now);
+        for item in &self.items {
+            match item {
+                Item::Document { name, content } => {
+                    let target = self.place(&mut assembly, name.as_bytes())?;
+                    let mut attributes = Attributes {
+                        mode: 0o644,
+                        ..Attributes::default()
+                    };
+                    self.adjust(&mut attributes, false);
+                    let content = Content::Bytes(content.as_bytes());
+                    assembly.put(target, FileKind::File, attributes, content)?;
+                }
+                Item::Tree(selected) if selected.top().stat.is_dir() => {
+                    let destination = self.destination.as_bytes();
+                    let target = assembly.ensure_dir(destination, &self.created())?;
+                    for entry in &selected.entries[1..] {
+                        let path = join(&target, &entry.path);
+                        self.plan_entry(&mut assembly, selected, entry, path, &target)?;
+                    }
+                }
+                Item::Tree(selected) => {
+                    if self.extract && selected.top().stat.is_file() && self.is_archive(selected)? {
+                        return Ok(None);
+                    }
+                    let target = self.place(&mut assembly, &selected.name)?;
+                    let entry = &selected.entries[0];
+                    self.plan_entry(&mut assembly, selected, entry, target, b"")?;
+                }
+                Item::Remote(_) | Item::Url { .. } | Item::Repository(_) => return Ok(None),
+            }
+        }
+        Ok(assembly.plan()?)
+    }
+
+    /// Returns where a single file goes.
+    fn place(&self, assembly: &mut Assembly<'_, '_>, name: &[u8]) -> Step<Vec<u8>> {
+        let destination = self.destination.as_bytes();
+        if self.into_directory {
+            let directory = assembly.ensure_dir(destination, &self.created())?;
+            return Ok(join(&directory, name));
+        }
+        let slash = destination.iter().rposition(|b| *b == b'/');
+        let parent = &destination[..slash.unwrap_or_default()];
+        assembly.ensure_dir(parent, &self.created())?;
+        Ok(assembly.resolve(destination)?)
+    }
+
+    fn plan_entry<'s>(
+        &'s self,
+        assembly: &mut Assembly<'_, 's>,
+        selected: &'s Selected<'s>,
+        entry: &'s Entry,
+        path: Vec<u8>,
+        target: &[u8],
+    ) -> Step<()> {
+        let (tree, node) = (&selected.tree, &entry.node);
+        let kind = node.stat.kind;
+        let attributes = self.attributes(tree, entry)?;
+        let content = match (kind, entry.link_to, entry.content) {
+            // A socket means nothing without the process behind it.
+            (FileKind::Socket, ..) => return Ok(()),
+            (_, Some(first), _) => Content::HardLink(join(target, &selected.entries[first].path)),
+            (FileKind::File, _, Some(hash)) => Content::File {
+                view: tree.view(),
+                node,
+                hash,
+            },
+            (FileKind::Symlink, ..) => Content::Symlink(tree.view().read_link(node)?),
+            (FileKind::Directory, ..) if entry.is_parent => {
+                return Ok(assembly.merge_dir(path, attributes)?);
+            }
+            _ => Content::Directory,
+        };
+        Ok(assembly.put(path, kind, attributes, content)?)
+    }
+}
+
+fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
     match (directory.is_empty(), name.is_empty()) {
         (true, _) => name.to_vec(),
         (_, true) => directory.to_vec(),

@@ -8,6 +8,7 @@ mod context_source;
 mod contexts;
 mod copy;
 mod error;
+mod explain;
 mod key;
 mod mount;
 mod pipeline;
@@ -74,6 +75,8 @@ pub struct Options {
     pub cache_ttl: Option<Duration>,
     /// How many steps may run at once.
     pub jobs: usize,
+    /// Whether it is said of each step why it runs or not.
+    pub explain: bool,
     /// When base images are pulled.
     pub pull: Pull,
     /// The network of RUN.
@@ -194,6 +197,8 @@ struct Build<'a> {
     named: contexts::NamedContexts,
     plan: Mutex<Plan>,
     schedule: Schedule,
+    /// Names the Dockerfile among others.
+    identity: String,
     platform: Platform,
     /// The time of what this build makes.
     now: jiff::Timestamp,
@@ -260,6 +265,13 @@ pub fn build(shop: &Workshop<'_>, options: &Options) -> Result<Built, BuildError
         named: contexts::NamedContexts::default(),
         schedule: Schedule::new(plan.stages.len(), options.jobs),
         plan: Mutex::new(plan),
+        identity: format!(
+            "{:?} {:?} {:?} {:?}",
+            std::env::current_dir().unwrap_or_default(),
+            options.context,
+            options.dockerfile,
+            options.target
+        ),
         platform,
         now: epoch.unwrap_or_else(jiff::Timestamp::now),
         dated: epoch.is_some(),

@@ -49,7 +49,7 @@ struct Source<'a> {
 /// What a source is part of.
 enum From<'a> {
     /// The build context, of which this is selected.
-    Context(Box<Selected>),
+    Context(Box<Selected<'a>>),
     /// Layers of the store.
     Layers(Option<&'a ChainId>),
 }
@@ -170,14 +170,14 @@ impl<'a> Source<'a> {
 
     fn add_to_key(&self, key: &mut Key, by: By) -> Step<()> {
         match (&self.from, by) {
-            (From::Context(selected), _) => self.tree.hash(key.text("context"), selected, true),
+            (From::Context(selected), _) => selected.hash(key.text("context")),
             (From::Layers(chain_id), By::Identity) => {
                 key.text("layers").chain(*chain_id).bytes(&self.path);
                 Ok(())
             }
             (From::Layers(_), By::Content) => {
                 let selected = self.tree.one(&self.text)?;
-                self.tree.hash(key.text("files"), &selected, false)
+                selected.hash(key.text("files"))
             }
         }
     }

@@ -15,7 +15,8 @@ use super::error::{BuildError, Step, Trouble};
 use super::key::Inputs;
 use super::stage::State;
 use crate::dockerfile::{Source, Span};
-use crate::layer::{LayerDir, Overrides, UpperKind, View};
+use crate::image::DiffId;
+use crate::layer::{LayerDir, Overrides, StreamStats, UpperKind, View};
 use crate::store::{Layer, Stack, StepLock};
 
 /// How many layers may wait for being committed: what is ahead of them only takes up room.
@@ -29,6 +30,9 @@ pub(super) struct Made {
     pub(super) kind: UpperKind,
     /// Records of entries that the tree can't say.
     pub(super) overrides: Overrides,
+    /// What is known of its stream, where that was made together with the tree: then all of
+    /// the tree belongs to the layer.
+    pub(super) stream: Option<Stream>,
     /// What the step was given.
     pub(super) inputs: Inputs,
     /// Another name of the same, under which it is recorded too.
@@ -38,6 +42,12 @@ pub(super) struct Made {
     /// Keeps other builds from doing the same until there is a record.
     #[expect(dead_code, reason = "held for its drop")]
     pub(super) lock: Option<StepLock>,
+}
+
+/// What is known of a layer's stream.
+pub(super) struct Stream {
+    pub(super) diff_id: DiffId,
+    pub(super) stats: StreamStats,
 }
 
 /// A layer that was committed, and its tree.
@@ -101,6 +111,7 @@ impl Build<'_> {
         source: &Arc<Source>,
         span: Span,
     ) -> Step<()> {
+        self.take_committed(state)?;
         let fs = made.staged.join("fs");
         let directory = self.open_staged(&fs, &made.overrides)?;
         let pipeline = match state.pipeline.take() {
@@ -125,6 +136,24 @@ impl Build<'_> {
         let fd = directory.fd().as_raw_fd();
         state.ahead.push(format!("/proc/self/fd/{fd}").into());
         state.view.push(directory);
+        Ok(())
+    }
+
+    /// Takes in the layers that are in the store by now, without waiting for others.
+    fn take_committed(&self, state: &mut State) -> Step<()> {
+        let results = state.pipeline.iter().flat_map(|p| p.results.try_iter());
+        for result in results {
+            match result {
+                Ok(layer) => {
+                    state.stack.push(layer);
+                    state.ahead.remove(0);
+                }
+                Err(error) => {
+                    self.fail(error);
+                    return Err(Trouble::Canceled);
+                }
+            }
+        }
         Ok(())
     }
 

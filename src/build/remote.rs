@@ -140,7 +140,7 @@ impl Build<'_> {
     }
 
     /// Brings a source here.
-    pub(super) fn bring(&self, remote: &Remote, step: &Running) -> Step<Item> {
+    pub(super) fn bring(&self, remote: &Remote, step: &Running) -> Step<Item<'static>> {
         let fetcher = fetcher(self.shop, step);
         match remote {
             Remote::Url {

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use kiln_runtime::{Exit, Network};
+use kiln_runtime::{Exit, Network, OverlayKind};
 
 use super::error::{RunFailure, Step, Trouble};
 use super::key::Inputs;
@@ -96,21 +96,22 @@ impl Build<'_> {
         let user = config.user.clone();
         let key = |state: &State, by: By| -> Step<Inputs> {
             let mut key = self.key("run");
-            key.text(&self.platform.to_string())
-                .list(&args)
-                .text(&working_dir)
-                .text(&user)
-                .number(network as u64)
-                .text(hostname);
+            key.part("the platform").text(&self.platform.to_string());
+            key.part("the command").list(&args);
+            key.part("the working directory").text(&working_dir);
+            key.part("the user").text(&user);
+            key.part("the network").number(network as u64);
+            key.part("the host name").text(hostname);
             for (name, value) in state.scope.key_environment() {
-                key.text(name).text(value);
+                key.part(format!("variable {name}")).text(name).text(value);
             }
             if let Some((_, content)) = &script {
-                key.text("script").text(content);
+                key.part("the script").text("script").text(content);
             }
             if !run.mounts.is_empty() {
-                mounts.add_to_key(key.text("mounts"), by)?;
+                mounts.add_to_key(key.part("what is mounted").text("mounts"), by)?;
             }
+            key.part("what is around it, such as --add-host");
             self.options.surroundings.add_to(|text| {
                 key.text(text);
             });
@@ -122,11 +123,12 @@ impl Build<'_> {
             // The layers that mounts are from say enough where they are known: none is read.
             if let Some(outcome) = self.look_up(state, &inputs, &created_by)? {
                 state.advance(&inputs);
+                self.explain_hit(&outcome, step);
                 return Ok(outcome);
             }
             also = Some(std::mem::replace(&mut inputs, key(state, By::Content)?));
         }
-        let turn = match self.recall(state, &inputs, &created_by, step)? {
+        let turn = match self.recall(state, &inputs, &created_by, None, step)? {
             Recalled::Hit(outcome) => {
                 if let (Some(also), Some(record)) = (&also, outcome.record()) {
                     self.record(also, state.stack.chain_id(), &record)?;
@@ -143,6 +145,11 @@ impl Build<'_> {
             env.push(("HOME".to_owned(), sandbox::home_of(&identity)));
         }
         let sandboxes = self.sandboxes()?;
+        if sandboxes.overlay() == OverlayKind::Fuse {
+            // Another process: it finds trees by their paths, which change when they are
+            // published.
+            self.settle(state)?;
+        }
         let script = script
             .as_ref()
             .map(|(target, content)| Script { target, content });
@@ -152,7 +159,9 @@ impl Build<'_> {
             env.push((name.clone(), value.clone()));
         }
         let cwd = working_dir.as_bytes();
-        let root = sandboxes.root(&state.trees(), &state.view, cwd, &prepared.points)?;
+        let mut trees = sandboxes.trees(&state.stack)?;
+        trees.extend_from_slice(&state.ahead);
+        let root = sandboxes.root(&trees, &state.view, cwd, &prepared.points)?;
         let pipe = || {
             nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)
                 .map_err(|errno| SandboxError::from(kiln_runtime::Error::call("pipe2", errno)))
@@ -205,6 +214,7 @@ impl Build<'_> {
             staged: changes.staged,
             kind: changes.kind,
             overrides: Default::default(),
+            stream: None,
             inputs,
             also,
             // What changed while it was copied is no longer what the key was made of.

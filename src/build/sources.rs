@@ -2,28 +2,44 @@
 
 use std::collections::HashMap;
 use std::io::Read;
+use std::os::fd::AsFd as _;
+use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use kiln_runtime::sys::file;
 
 use super::error::{Step, Trouble};
 use super::key::Key;
 use crate::context::Context;
-use crate::context::ignore::{Decision, IgnoreFile};
-use crate::context::pattern::Pattern;
+use crate::context::ignore::{Decision, IgnoreFile, Include};
+use crate::context::pattern::{Pattern, PatternError};
+use crate::context::stat_cache::{ContentHash, Identity, StatCache};
 use crate::dockerfile::suggest;
-use crate::layer::{FileKind, LayerError, Node, View, Xattrs};
+use crate::layer::{FileKind, LayerError, Node, Timestamp, View, Xattrs};
+
+/// The only extended attribute of a context's file that an image gets.
+const CAPABILITY: &[u8] = b"security.capability";
 
 /// A tree that files are copied from.
+#[derive(Clone, Copy)]
 pub(super) struct Tree<'a> {
     view: &'a View,
     /// What of it does not take part; the build context only.
     ignore: Option<&'a IgnoreFile>,
     /// What it is, for errors.
     place: &'static str,
+    /// Whether it lies on a workstation, whose owners and attributes mean nothing in an image.
+    is_context: bool,
+    /// The context, where it is one.
+    context: Option<&'a Context>,
     /// Whether it is there at all.
     exists: bool,
 }
 
 /// Something that is copied: a file, or a directory with what is in it.
-pub(super) struct Selected {
+pub(super) struct Selected<'a> {
+    /// Where it lies.
+    pub(super) tree: Tree<'a>,
     /// The last component of the path as it was asked for.
     pub(super) name: Vec<u8>,
     /// The entry that the path leads to, and below a directory all that take part, parents
@@ -40,6 +56,8 @@ impl Entry {
             now.size() == stat.size
                 && now.mtime() == stat.mtime.seconds
                 && now.mtime_nsec() == i64::from(stat.mtime.nanoseconds)
+                && now.ctime() == stat.ctime.seconds
+                && now.ctime_nsec() == i64::from(stat.ctime.nanoseconds)
         })
     }
 }
@@ -52,9 +70,16 @@ pub(super) struct Entry {
     pub(super) node: Node,
     /// The earlier entry of the same source that is another name of the same file.
     pub(super) link_to: Option<usize>,
+    /// Whether it is there for what lies below it only: a directory on the way to what
+    /// `--parents` matched.
+    pub(super) is_parent: bool,
+    /// The hash of a file's content, once it is known.
+    pub(super) content: Option<ContentHash>,
+    /// Whether it has extended attributes that go with a copy, so far as that is known.
+    pub(super) has_xattrs: bool,
 }
 
-impl Selected {
+impl Selected<'_> {
     /// Returns the entry that the path leads to.
     pub(super) fn top(&self) -> &Node {
         &self.entries[0].node
@@ -91,6 +116,8 @@ impl<'a> Tree<'a> {
             view: context.view(),
             ignore: Some(context.ignore()).filter(|ignore| !ignore.is_empty()),
             place: "the build context",
+            is_context: true,
+            context: Some(context),
             exists: context.exists(),
         }
     }
@@ -101,6 +128,8 @@ impl<'a> Tree<'a> {
             view,
             ignore: None,
             place: "the stage or image that --from names",
+            is_context: false,
+            context: None,
             exists: true,
         }
     }
@@ -117,6 +146,25 @@ impl<'a> Tree<'a> {
         self.view
     }
 
+    /// Returns the tree of a repository: all of it belongs to root, as in a context.
+    pub(super) fn repository(view: &'a View) -> Tree<'a> {
+        Tree {
+            place: "the repository",
+            is_context: true,
+            ..Tree::image(view)
+        }
+    }
+
+    /// Returns the context, where it is one.
+    pub(super) fn as_context(&self) -> Option<&'a Context> {
+        self.context
+    }
+
+    /// Returns whether owners and attributes stay behind.
+    pub(super) fn is_context(&self) -> bool {
+        self.is_context
+    }
+
     fn excluded(&self, path: &[u8]) -> bool {
         self.ignore
             .is_some_and(|ignore| ignore.decide(path).excluded)
@@ -124,25 +172,91 @@ impl<'a> Tree<'a> {
 
     /// Finds what a path or pattern means, in lexical order. A pattern that matches nothing is
     /// no error.
-    pub(super) fn select(&self, text: &str, excludes: &IgnoreFile) -> Step<Vec<Selected>> {
-        let bad = |error: crate::context::pattern::PatternError| Trouble::Message {
-            text: error.to_string(),
-            hint: error.hint(),
+    pub(super) fn select(&self, text: &str, excludes: &IgnoreFile) -> Step<Vec<Selected<'a>>> {
+        self.require(text)?;
+        let cleaned = clean(text.as_bytes());
+        let pattern = Pattern::parse(&cleaned).map_err(bad_pattern)?;
+        if let Some(path) = pattern.literal() {
+            return Ok(self.literal(text, &path, excludes)?.into_iter().collect());
+        }
+        let mut selected = Vec::new();
+        for path in self.matches(&cleaned)? {
+            if let Some(node) = self.find(&path)?
+                && let Some(one) = self.gather(&path, node, excludes, None)?
+            {
+                selected.push(one);
+            }
+        }
+        Ok(selected)
+    }
+
+    /// Finds what a path or pattern of `COPY --parents` means: a directory, that in front of
+    /// `/./` or else the root, of which only what matches the rest is taken, together with the
+    /// directories on the way to it. `**` in the rest is any number of directories.
+    pub(super) fn select_with_parents(
+        &self,
+        text: &str,
+        excludes: &IgnoreFile,
+    ) -> Step<Vec<Selected<'a>>> {
+        self.require(text)?;
+        let (pivot, rest) = text.split_once("/./").unwrap_or(("", text));
+        let (pivot, rest) = (clean(pivot.as_bytes()), clean(rest.as_bytes()));
+        let literal = Pattern::parse(&pivot).map_err(bad_pattern)?.literal();
+        let tops = match &literal {
+            Some(path) => vec![path.clone()],
+            None => self.matches(&pivot)?,
         };
-        if !self.exists {
-            return Err(Trouble::hinted(
+        let include = Include::parse(&rest).map_err(bad_pattern)?;
+        let mut selected = Vec::new();
+        for path in tops {
+            let node = self.find(&path)?.filter(|node| node.stat.is_dir());
+            let gathered = match node {
+                Some(node) => self.gather(&path, node, excludes, Some(&include))?,
+                None => None,
+            };
+            // A path without wildcards has to be there.
+            if literal.is_some() {
+                let wanted = include.literal().map(|rest| join(&path, &rest));
+                let is_met = match (&gathered, &wanted) {
+                    (None, _) => false,
+                    (Some(_), None) => true,
+                    (Some(gathered), Some(_)) => {
+                        gathered.entries.iter().any(|entry| !entry.is_parent)
+                    }
+                };
+                if !is_met {
+                    let wanted = wanted.unwrap_or(path);
+                    if !self.is_excluded_by(excludes, include.literal().as_deref()) {
+                        return Err(self.explain_missing(text, &wanted));
+                    }
+                }
+            }
+            selected.extend(gathered);
+        }
+        Ok(selected)
+    }
+
+    /// Makes sure that there is a tree.
+    fn require(&self, text: &str) -> Step<()> {
+        match self.exists {
+            true => Ok(()),
+            false => Err(Trouble::hinted(
                 format!("there is no build context to take {text:?} from"),
                 "the Dockerfile came alone: give a directory too, as in `kiln build -f - .`",
-            ));
+            )),
         }
-        let cleaned = clean(text.as_bytes());
-        let pattern = Pattern::parse(&cleaned).map_err(bad)?;
-        if let Some(path) = pattern.literal() {
-            return Ok(vec![self.literal(text, &path, excludes)?]);
-        }
+    }
+
+    /// Tells whether `--exclude` leaves out a path.
+    fn is_excluded_by(&self, excludes: &IgnoreFile, path: Option<&[u8]>) -> bool {
+        path.is_some_and(|path| excludes.decide(path).excluded)
+    }
+
+    /// Returns the paths that match a pattern, in lexical order.
+    fn matches(&self, pattern: &[u8]) -> Step<Vec<Vec<u8>>> {
         let mut found = vec![Vec::new()];
-        for part in cleaned.split(|b| *b == b'/') {
-            let pattern = Pattern::parse(part).map_err(bad)?;
+        for part in pattern.split(|b| *b == b'/') {
+            let pattern = Pattern::parse(part).map_err(bad_pattern)?;
             let mut next = Vec::new();
             for directory in found {
                 if let Some(name) = pattern.literal() {
@@ -163,15 +277,7 @@ impl<'a> Tree<'a> {
             found = next;
         }
         found.sort();
-        let mut selected = Vec::new();
-        for path in found {
-            if let Some(node) = self.find(&path)?
-                && let Some(one) = self.gather(&path, node, excludes)?
-            {
-                selected.push(one);
-            }
-        }
-        Ok(selected)
+        Ok(found)
     }
 
     /// Returns the entry that one path leads to, which is no pattern.
@@ -184,10 +290,12 @@ impl<'a> Tree<'a> {
     }
 
     /// Returns what one path means, which is no pattern.
-    pub(super) fn one(&self, text: &str) -> Step<Selected> {
+    pub(super) fn one(&self, text: &str) -> Step<Selected<'a>> {
         let nothing = IgnoreFile::from_patterns(std::iter::empty::<&[u8]>(), "");
         let nothing = nothing.map_err(|error| Trouble::new(error.to_string()))?;
-        self.literal(text, &clean(text.as_bytes()), &nothing)
+        let path = clean(text.as_bytes());
+        let selected = self.literal(text, &path, &nothing)?;
+        selected.ok_or_else(|| self.explain_missing(text, &path))
     }
 
     /// Returns what a path leads to. Below a file there is nothing.
@@ -199,14 +307,24 @@ impl<'a> Tree<'a> {
         }
     }
 
-    fn literal(&self, text: &str, path: &[u8], excludes: &IgnoreFile) -> Step<Selected> {
-        let gathered = match self.find(path)? {
-            Some(node) => self.gather(path, node, excludes)?,
+    /// Returns what a path without wildcards means; nothing where `--exclude` leaves it out.
+    fn literal(
+        &self,
+        text: &str,
+        path: &[u8],
+        excludes: &IgnoreFile,
+    ) -> Step<Option<Selected<'a>>> {
+        let node = self.find(path)?;
+        let is_left_out = node.as_ref().is_some_and(|node| {
+            !node.stat.is_dir() && self.is_excluded_by(excludes, path.rsplit(|b| *b == b'/').next())
+        });
+        let gathered = match node {
+            Some(node) => self.gather(path, node, excludes, None)?,
             None => None,
         };
         match gathered {
-            Some(selected) => Ok(selected),
-            None => Err(self.explain_missing(text, path)),
+            None if !is_left_out || self.excluded(path) => Err(self.explain_missing(text, path)),
+            selected => Ok(selected),
         }
     }
 
@@ -231,6 +349,17 @@ impl<'a> Tree<'a> {
                     ),
                 );
             }
+        }
+        if let Ok(Some(node)) = self.find(path)
+            && node.path != path
+        {
+            let real = String::from_utf8_lossy(&node.path);
+            return Trouble::hinted(
+                format!(
+                    "{text:?} is reached through a symbolic link, which --parents does not follow"
+                ),
+                format!("name where it leads: {real:?}"),
+            );
         }
         let message = format!(
             "{text:?} is not in {}: no such file or directory",
@@ -270,11 +399,18 @@ impl<'a> Tree<'a> {
     }
 
     /// Collects an entry and what lies below it; nothing where none of it takes part.
-    fn gather(&self, path: &[u8], node: Node, excludes: &IgnoreFile) -> Step<Option<Selected>> {
+    fn gather(
+        &self,
+        path: &[u8],
+        node: Node,
+        excludes: &IgnoreFile,
+        include: Option<&Include>,
+    ) -> Step<Option<Selected<'a>>> {
         let name = path.rsplit(|b| *b == b'/').next().unwrap_or(path).to_vec();
         let mut gathering = Gathering {
-            tree: self,
+            tree: *self,
             excludes,
+            include,
             entries: Vec::new(),
             inodes: HashMap::new(),
         };
@@ -287,6 +423,7 @@ impl<'a> Tree<'a> {
                 node,
                 self.ignore.map(|ignore| ignore.decide(&real)),
                 excludes.root(),
+                include.is_none_or(Include::is_all),
             )?;
             if !kept {
                 return Ok(None);
@@ -294,9 +431,10 @@ impl<'a> Tree<'a> {
         } else if self.excluded(path) || self.excluded(&real) || excludes.decide(&name).excluded {
             return Ok(None);
         } else {
-            gathering.push(Vec::new(), node);
+            gathering.push(Vec::new(), node, false);
         }
         Ok(Some(Selected {
+            tree: *self,
             name,
             entries: gathering.entries,
         }))
@@ -304,63 +442,140 @@ impl<'a> Tree<'a> {
 
     /// Returns the extended attributes that go with a copy. From a context, those of the
     /// workstation do not: only what makes a program work.
-    pub(super) fn xattrs(&self, node: &Node, from_context: bool) -> Step<Xattrs> {
-        if matches!(node.stat.kind, FileKind::Symlink) && from_context {
+    pub(super) fn xattrs(&self, entry: &Entry) -> Step<Xattrs> {
+        if !entry.has_xattrs || (self.is_context && !entry.node.stat.is_file()) {
             return Ok(Xattrs::new());
         }
-        let mut xattrs = self.view.xattrs(node)?;
-        if from_context {
-            xattrs.retain(|name, _| name == b"security.capability");
+        let mut xattrs = self.view.xattrs(&entry.node)?;
+        if self.is_context {
+            xattrs.retain(|name, _| name == CAPABILITY);
         }
         Ok(xattrs)
     }
+}
 
-    /// Adds to a key all of a source that a copy depends on: not the times.
-    pub(super) fn hash(&self, key: &mut Key, source: &Selected, from_context: bool) -> Step<()> {
-        key.bytes(&source.name);
-        key.number(source.entries.len() as u64);
-        for entry in &source.entries {
+impl Selected<'_> {
+    /// Finds out what the files hold: from the cache, or by reading them on all cores. Returns
+    /// whether there is something new in the cache.
+    pub(super) fn read_contents(&mut self, cache: Option<&StatCache>) -> Step<bool> {
+        // Taken before the first file is looked at.
+        let now = Timestamp::now();
+        let mut unknown = Vec::new();
+        for (index, entry) in self.entries.iter_mut().enumerate() {
+            if !entry.node.stat.is_file() || entry.link_to.is_some() {
+                continue;
+            }
+            entry.content = cache.and_then(|cache| cache.get(&Identity::of(&entry.node.stat)));
+            match entry.content {
+                // What has such attributes is never in the cache.
+                Some(_) => entry.has_xattrs = false,
+                None => unknown.push(index),
+            }
+        }
+        let next = AtomicUsize::new(0);
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = threads.min(unknown.len() / 64 + 1);
+        let (this, unknown) = (&*self, &unknown);
+        let read = || this.read_some(unknown, &next);
+        let found: Vec<_> = std::thread::scope(|scope| {
+            let others: Vec<_> = (1..threads).map(|_| scope.spawn(read)).collect();
+            let mut found = vec![read()];
+            for other in others {
+                found.push(other.join().unwrap_or_else(|panic| resume_unwind(panic)));
+            }
+            found
+        });
+        let mut learned = Vec::new();
+        for found in found {
+            for (index, content, has_xattrs) in found? {
+                let entry = &mut self.entries[index];
+                entry.content = Some(content);
+                entry.has_xattrs = has_xattrs || !self.tree.is_context;
+                if !has_xattrs {
+                    learned.push((Identity::of(&entry.node.stat), content));
+                }
+            }
+        }
+        Ok(cache.is_some_and(|cache| cache.learn(learned, now)))
+    }
+
+    /// Reads files until none is left to be read.
+    fn read_some(
+        &self,
+        files: &[usize],
+        next: &AtomicUsize,
+    ) -> Step<Vec<(usize, ContentHash, bool)>> {
+        let mut opener = self.tree.view.opener();
+        let mut buffer = vec![0; 128 << 10];
+        let mut found = Vec::new();
+        loop {
+            // A few at a time, so that neighbours stay together.
+            let at = next.fetch_add(16, Ordering::Relaxed);
+            let Some(files) = files.get(at..) else {
+                return Ok(found);
+            };
+            for &index in files.iter().take(16) {
+                let entry = &self.entries[index];
+                let mut file = opener.open(&entry.node)?;
+                let mut hasher = blake3::Hasher::new();
+                loop {
+                    let length = file.read(&mut buffer).map_err(LayerError::Read)?;
+                    hasher.update(&buffer[..length]);
+                    // A file that grows meanwhile is noticed when it is copied.
+                    if length == 0 || hasher.count() == entry.node.stat.size {
+                        break;
+                    }
+                }
+                let has_xattrs = self.tree.is_context
+                    && file::has_xattr(file.as_fd(), CAPABILITY).map_err(LayerError::Read)?;
+                found.push((index, *hasher.finalize().as_bytes(), has_xattrs));
+            }
+        }
+    }
+
+    /// Adds to a key all that a copy depends on: not the times.
+    pub(super) fn hash(&self, key: &mut Key) -> Step<()> {
+        key.bytes(&self.name);
+        key.number(self.entries.len() as u64);
+        for entry in &self.entries {
             let stat = &entry.node.stat;
             key.bytes(&entry.path);
-            key.text(&format!("{:?}", stat.kind));
+            key.number(stat.kind.mode_bits().into());
             key.number(stat.mode.into());
-            if !from_context {
+            key.number(entry.is_parent.into());
+            if !self.tree.is_context {
                 key.number(stat.uid.into()).number(stat.gid.into());
             }
-            for (name, value) in self.xattrs(&entry.node, from_context)? {
+            for (name, value) in self.tree.xattrs(entry)? {
                 key.bytes(&name).bytes(&value);
             }
-            match entry.link_to {
-                Some(first) => {
+            match (entry.link_to, entry.content) {
+                (Some(first), _) => {
                     key.text("link").number(first as u64);
                 }
-                None => self.hash_content(key, &entry.node)?,
+                (None, Some(content)) => {
+                    key.bytes(&content);
+                }
+                (None, None) => self.hash_other(key, &entry.node)?,
             }
         }
         Ok(())
     }
 
-    fn hash_content(&self, key: &mut Key, node: &Node) -> Step<()> {
+    fn hash_other(&self, key: &mut Key, node: &Node) -> Step<()> {
         match node.stat.kind {
-            FileKind::File => {
-                let mut file = self.view.open_file(node)?;
-                let mut hasher = blake3::Hasher::new();
-                let mut buffer = vec![0u8; 64 << 10];
-                loop {
-                    let length = file.read(&mut buffer).map_err(LayerError::Read)?;
-                    if length == 0 {
-                        break;
-                    }
-                    hasher.update(&buffer[..length]);
-                }
-                key.bytes(hasher.finalize().as_bytes());
-            }
             FileKind::Symlink => {
-                key.bytes(&self.view.read_link(node)?);
+                key.bytes(&self.tree.view.read_link(node)?);
             }
             FileKind::CharDevice | FileKind::BlockDevice => {
                 let device = node.stat.rdev;
                 key.number(device.major.into()).number(device.minor.into());
+            }
+            FileKind::File => {
+                let file = self.tree.view.open_file(node)?;
+                let mut hasher = blake3::Hasher::new();
+                hasher.update_reader(file).map_err(LayerError::Read)?;
+                key.bytes(hasher.finalize().as_bytes());
             }
             FileKind::Directory | FileKind::Fifo | FileKind::Socket => {}
         }
@@ -368,16 +583,24 @@ impl<'a> Tree<'a> {
     }
 }
 
+fn bad_pattern(error: PatternError) -> Trouble {
+    Trouble::Message {
+        text: error.to_string(),
+        hint: error.hint(),
+    }
+}
+
 /// A walk that collects entries.
-struct Gathering<'t> {
-    tree: &'t Tree<'t>,
+struct Gathering<'t, 'a> {
+    tree: Tree<'a>,
     excludes: &'t IgnoreFile,
+    include: Option<&'t Include>,
     entries: Vec<Entry>,
     inodes: HashMap<(u64, u64), usize>,
 }
 
-impl<'t> Gathering<'t> {
-    fn push(&mut self, path: Vec<u8>, node: Node) {
+impl<'t, 'a: 't> Gathering<'t, 'a> {
+    fn push(&mut self, path: Vec<u8>, node: Node, is_parent: bool) {
         let stat = &node.stat;
         let link_to = if stat.nlink > 1 && !stat.is_dir() {
             let index = self.entries.len();
@@ -390,10 +613,14 @@ impl<'t> Gathering<'t> {
             path,
             node,
             link_to,
+            is_parent,
+            content: None,
+            has_xattrs: true,
         });
     }
 
     /// Collects a directory and what is in it. Returns whether any of it takes part.
+    /// `included` says whether it is, or lies below, what `--parents` asks for.
     fn directory(
         &mut self,
         real: &[u8],
@@ -401,25 +628,35 @@ impl<'t> Gathering<'t> {
         node: Node,
         ignored: Option<Decision<'t>>,
         excluded: Decision<'t>,
+        included: bool,
     ) -> Step<bool> {
-        let own = !ignored.as_ref().is_some_and(|d| d.excluded) && !excluded.excluded;
-        if !own && !self.may_come_back(real, path, ignored.as_ref(), &excluded) {
+        let allowed = !ignored.as_ref().is_some_and(|d| d.excluded) && !excluded.excluded;
+        if !allowed && !self.may_come_back(real, path, ignored.as_ref(), &excluded) {
             return Ok(false);
         }
+        // The pivot of --parents is there whatever matches below it.
+        let own = allowed && (included || path.is_empty());
         let place = self.entries.len();
-        self.push(path.to_vec(), node);
+        self.push(path.to_vec(), node, !included);
         let mut kept = own;
         for entry in self.tree.view.read_dir(real)? {
             let (real, path) = (join(real, &entry.name), join(path, &entry.name));
+            let is_dir = entry.node.stat.is_dir();
+            let included = included
+                || match self.include {
+                    Some(include) if include.matches(&path) => true,
+                    Some(include) if is_dir && include.may_match_below(&path) => false,
+                    _ => continue,
+                };
             let ignored = match (self.tree.ignore, &ignored) {
                 (Some(ignore), Some(parent)) => Some(ignore.decide_below(*parent, &real)),
                 _ => None,
             };
             let excluded = self.excludes.decide_below(excluded, &path);
-            if entry.node.stat.is_dir() {
-                kept |= self.directory(&real, &path, entry.node, ignored, excluded)?;
+            if is_dir {
+                kept |= self.directory(&real, &path, entry.node, ignored, excluded, included)?;
             } else if !ignored.is_some_and(|d| d.excluded) && !excluded.excluded {
-                self.push(path, entry.node);
+                self.push(path, entry.node, false);
                 kept = true;
             }
         }

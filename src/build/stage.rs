@@ -42,6 +42,10 @@ pub(super) struct State {
     pub(super) planned: PlannedStage,
     /// A hash of the base and all steps so far: two builds with the same one do the same.
     lineage: [u8; 32],
+    /// The first step that had no record.
+    pub(super) first_miss: Option<String>,
+    /// Names the stage among those of all Dockerfiles.
+    identity: String,
     /// For names of steps.
     label: String,
     number: usize,
@@ -49,11 +53,10 @@ pub(super) struct State {
 }
 
 impl State {
-    /// Returns the trees that a step stands on, bottom first.
-    pub(super) fn trees(&self) -> Vec<PathBuf> {
-        let mut trees = self.stack.trees();
-        trees.extend_from_slice(&self.ahead);
-        trees
+    /// Returns what names the step among those of all Dockerfiles, whatever it says.
+    pub(super) fn place(&self) -> String {
+        let place = format!("{} {}", self.identity, self.number);
+        blake3::hash(place.as_bytes()).to_hex()[..32].to_owned()
     }
 
     /// Goes on by a step, and returns what names it among all steps of all builds.
@@ -364,6 +367,8 @@ impl Build<'_> {
             no_cache: self.options.passes_over(index, &self.file.stages[index]),
             planned,
             lineage: [0; 32],
+            first_miss: None,
+            identity: format!("{} {index}", self.identity),
             label: String::new(),
             number: 0,
             total: 0,

@@ -97,6 +97,47 @@ impl Rule {
     }
 }
 
+/// The pattern of `COPY --parents`: it takes what it matches, with all that lies below that.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Include(Rule);
+
+impl Include {
+    /// Reads a pattern as a line of an ignore file is read, except that every character
+    /// counts: no `!`, no blanks at the ends.
+    ///
+    /// # Errors
+    /// It is malformed.
+    pub fn parse(cleaned: &[u8]) -> Result<Include, PatternError> {
+        Ok(Include(Rule {
+            line: 1,
+            text: String::from_utf8_lossy(cleaned).into_owned(),
+            exception: false,
+            cleaned: cleaned.to_vec(),
+            matcher: matcher(cleaned)?,
+        }))
+    }
+
+    /// Tells whether the pattern is empty, which means all.
+    pub fn is_all(&self) -> bool {
+        self.0.cleaned.is_empty()
+    }
+
+    /// Tells whether the pattern matches a path; its parents are not looked at.
+    pub fn matches(&self, path: &[u8]) -> bool {
+        self.is_all() || self.0.matches(path)
+    }
+
+    /// Tells whether the pattern may match a path below `directory`: sure if not.
+    pub fn may_match_below(&self, directory: &[u8]) -> bool {
+        self.is_all() || self.0.may_match_below(directory)
+    }
+
+    /// Returns the only path that the pattern matches, where it has no wildcards.
+    pub fn literal(&self) -> Option<Vec<u8>> {
+        Pattern::parse(&self.0.cleaned).ok()?.literal()
+    }
+}
+
 /// The rules of an ignore file, in order: the last one that matches a path or one of its
 /// parents decides.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

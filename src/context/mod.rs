@@ -3,17 +3,20 @@
 
 pub mod ignore;
 pub mod pattern;
+pub mod stat_cache;
 mod text;
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use ignore::{IgnoreError, IgnoreFile};
+use stat_cache::StatCache;
 pub use text::{DecodeError, decode};
 
-use crate::layer::{LayerDir, LayerError, Ownership, View};
+use crate::layer::{LayerDir, LayerError, View};
 
 /// No Dockerfile and no ignore file is larger, in bytes.
 const FILE_LIMIT: u64 = 16 << 20;
@@ -114,6 +117,9 @@ impl ContextError {
 pub struct Context {
     view: View,
     ignore: IgnoreFile,
+    /// Under which name the contents of the files are remembered; none for what is not here to stay.
+    name: Option<String>,
+    cache: OnceLock<StatCache>,
     exists: bool,
 }
 
@@ -141,6 +147,8 @@ impl Context {
             nix::sys::stat::Mode::empty(),
         )
         .map_err(|errno| error(errno.into()))?;
+        let place = nix::sys::stat::fstat(&opened).map_err(|errno| error(errno.into()))?;
+        let name = format!("{:x}-{:x}", place.st_dev, place.st_ino);
         let own = dockerfile.map(|path| {
             let mut own = path.as_os_str().to_owned();
             own.push(".dockerignore");
@@ -173,9 +181,10 @@ impl Context {
             None => IgnoreFile::parse(b"", ".dockerignore")?,
         };
         Ok(Context {
-            // Who owns a file of the context does not matter: all of them become root's.
-            view: View::new(vec![LayerDir::new(opened, Ownership::Single)]),
+            view: View::new(vec![LayerDir::plain(opened)]),
             ignore,
+            name: Some(name),
+            cache: OnceLock::new(),
             exists: true,
         })
     }
@@ -186,6 +195,8 @@ impl Context {
         Context {
             view,
             ignore: IgnoreFile::default(),
+            name: None,
+            cache: OnceLock::new(),
             exists: true,
         }
     }
@@ -251,6 +262,20 @@ impl Context {
             place: place.to_owned(),
             near: similar(names),
         })
+    }
+
+    /// Returns what is known of the files' contents, and under which name that is kept. `load`
+    /// brings what earlier builds knew. Nothing is known of what comes anew in every build.
+    pub fn stat_cache(
+        &self,
+        load: impl FnOnce(&str) -> Option<Vec<u8>>,
+    ) -> Option<(&str, &StatCache)> {
+        let name = self.name.as_deref()?;
+        let cache = self.cache.get_or_init(|| {
+            let known = load(name).and_then(StatCache::decode);
+            known.unwrap_or_default()
+        });
+        Some((name, cache))
     }
 
     /// Returns the files.

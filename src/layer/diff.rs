@@ -36,6 +36,21 @@ pub struct Diff {
     pub empty: bool,
 }
 
+impl Diff {
+    /// Returns that all of a directory but its root belongs to the layer.
+    pub fn whole(overrides: Overrides) -> Diff {
+        Diff {
+            omit: Omit {
+                root: true,
+                ..Omit::default()
+            },
+            overrides,
+            self_contained: true,
+            empty: false,
+        }
+    }
+}
+
 /// An entry of the upper directory, in the order of the walk.
 struct Item {
     path: Vec<u8>,

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use kiln_runtime::sys::file;
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat2, readlinkat};
+use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2, readlinkat};
 use nix::sys::stat::{FileStat, Mode, fstat, fstatat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
@@ -27,6 +27,7 @@ pub struct LayerDir {
     ownership: Ownership,
     overrides: Arc<Overrides>,
     own_root: bool,
+    plain: bool,
 }
 
 /// What lies at a path of one layer.
@@ -45,6 +46,16 @@ impl LayerDir {
             ownership,
             overrides: Arc::default(),
             own_root: true,
+            plain: false,
+        }
+    }
+
+    /// Returns the directory behind `fd`, which is no layer: nothing in it stands for anything
+    /// else, and all of it belongs to root.
+    pub fn plain(fd: OwnedFd) -> LayerDir {
+        LayerDir {
+            plain: true,
+            ..LayerDir::new(fd, Ownership::Single)
         }
     }
 
@@ -88,11 +99,33 @@ impl LayerDir {
         self.own_root
     }
 
+    pub(super) fn is_plain(&self) -> bool {
+        self.plain
+    }
+
+    /// Returns the entries of a plain directory, sorted by name.
+    pub(super) fn list_with_stats(&self, path: &[u8]) -> Result<Vec<(Vec<u8>, Stat)>, LayerError> {
+        let fd = open(self.fd(), path, OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;
+        let names = read_names(fd.try_clone().call("dup", path)?, path)?;
+        let mut entries = Vec::with_capacity(names.len());
+        for name in names {
+            // What went away since is not there.
+            if let Some(raw) = stat_at(fd.as_fd(), &name)? {
+                let stat = self.ownership.recall(Stat::of_raw(&raw), None);
+                entries.push((name, stat));
+            }
+        }
+        Ok(entries)
+    }
+
     pub(super) fn find(&self, path: &[u8]) -> Result<Found, LayerError> {
         let Some(raw) = stat_at(self.fd(), path)? else {
             return Ok(Found::Nothing);
         };
         let stored = Stat::of_raw(&raw);
+        if self.plain {
+            return Ok(Found::Entry(self.ownership.recall(stored, None)));
+        }
         if whiteout::is_whiteout(self.fd(), path, &stored)? {
             return Ok(Found::Whiteout);
         }
@@ -112,7 +145,7 @@ impl LayerDir {
     }
 
     pub(super) fn is_opaque(&self, path: &[u8]) -> Result<bool, LayerError> {
-        whiteout::is_opaque(self.fd(), path)
+        Ok(!self.plain && whiteout::is_opaque(self.fd(), path)?)
     }
 
     pub(super) fn list(&self, path: &[u8]) -> Result<Vec<Vec<u8>>, LayerError> {
@@ -148,6 +181,14 @@ pub(super) fn open_parent(dir: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd, L
     open(dir, path, OFlag::O_PATH | OFlag::O_DIRECTORY)
 }
 
+/// Opens a file in a directory.
+pub(super) fn open_below(dir: BorrowedFd<'_>, name: &[u8]) -> Result<File, LayerError> {
+    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    Ok(openat(dir, name, flags, Mode::empty())
+        .call("openat", name)?
+        .into())
+}
+
 /// Returns what the kernel says of `path` below `dir`, or nothing where there is none.
 pub(super) fn stat_at(dir: BorrowedFd<'_>, path: &[u8]) -> Result<Option<FileStat>, LayerError> {
     let result = if path.is_empty() {
@@ -167,6 +208,10 @@ pub(super) fn stat_at(dir: BorrowedFd<'_>, path: &[u8]) -> Result<Option<FileSta
 /// Returns the names in a directory, sorted by their bytes.
 pub(super) fn list(dir: BorrowedFd<'_>, path: &[u8]) -> Result<Vec<Vec<u8>>, LayerError> {
     let fd = open(dir, path, OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;
+    read_names(fd, path)
+}
+
+fn read_names(fd: OwnedFd, path: &[u8]) -> Result<Vec<Vec<u8>>, LayerError> {
     let mut names = Vec::new();
     for entry in Dir::from_fd(fd).call("opendir", path)?.iter() {
         let entry = entry.call("readdir", path)?;

@@ -110,8 +110,11 @@ fn append_extended(blocks: &mut Vec<u8>, records: &[u8]) {
 /// Writes octal digits and a NUL. What does not fit was seen to before.
 fn octal(field: &mut [u8], value: u64) {
     let width = field.len() - 1;
-    let digits = format!("{value:0width$o}");
-    field[..width].copy_from_slice(&digits.as_bytes()[digits.len() - width..]);
+    let mut rest = value;
+    for digit in field[..width].iter_mut().rev() {
+        *digit = b'0' + (rest & 7) as u8;
+        rest >>= 3;
+    }
     field[width] = 0;
 }
 

@@ -2,6 +2,7 @@
 //!
 //! - [`apply`] extracts a stream into an empty directory, [`LayerWriter`] builds one up
 //!   entry by entry (COPY, ADD, WORKDIR).
+//! - [`Assembly`] does for COPY what a [`LayerWriter`] does, in one pass.
 //! - [`members()`] tells where the members of an archive lie that is not extracted.
 //! - [`View`] is the merged read-only view over a stack of such directories, without a mount.
 //! - [`diff`] decides what of an overlay's upper directory belongs to the layer, and
@@ -14,6 +15,7 @@
 
 mod acl;
 mod apply;
+mod assemble;
 mod capability;
 mod compression;
 mod copy;
@@ -41,6 +43,7 @@ pub(crate) mod testing;
 use std::io;
 
 pub use apply::{Applied, ApplyMode, ApplyOptions, Limits, apply};
+pub use assemble::{Assembled, Assembly, Content, Plan};
 pub use compression::{Compression, gzip_encoder};
 pub(crate) use copy::copy as copy_content;
 pub use diff::{Diff, UpperKind, diff};
@@ -53,7 +56,7 @@ pub use ownership::{Overrides, Ownership, Record};
 pub use path::{escape, unescape};
 pub use stat::{Device, FileKind, Stat, Timestamp};
 pub use stream::{StreamStats, write_merged_tar, write_tar};
-pub use view::{DirEntry, Node, ResolvedPath, View};
+pub use view::{DirEntry, Node, Opener, ResolvedPath, View};
 pub use writer::{Attributes, LayerWriter, Written};
 pub use xattr::Xattrs;
 

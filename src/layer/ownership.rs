@@ -239,6 +239,7 @@ mod tests {
             gid,
             size: 0,
             mtime: Timestamp::default(),
+            ctime: Timestamp::default(),
             rdev: Device::default(),
             nlink: 1,
             dev: 0,

@@ -131,6 +131,8 @@ pub struct Stat {
     pub size: u64,
     /// When the content last changed.
     pub mtime: Timestamp,
+    /// When anything about it last changed. No program can set it.
+    pub ctime: Timestamp,
     /// The number of a device.
     pub rdev: Device,
     /// The number of hard links on the store's file system.
@@ -157,6 +159,10 @@ impl Stat {
             mtime: Timestamp {
                 seconds: raw.st_mtime,
                 nanoseconds: u32::try_from(raw.st_mtime_nsec).unwrap_or(0),
+            },
+            ctime: Timestamp {
+                seconds: raw.st_ctime,
+                nanoseconds: u32::try_from(raw.st_ctime_nsec).unwrap_or(0),
             },
             rdev: match kind.is_device() {
                 true => Device::of_raw(raw.st_rdev),

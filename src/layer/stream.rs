@@ -2,6 +2,7 @@
 //! omitted. Sorted, whole seconds, no names of owners.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::FileExt as _;
 
@@ -112,9 +113,11 @@ enum Form {
     Opaque,
 }
 
-struct Sink<'w> {
+/// Where a stream is made.
+pub(super) struct Sink<'w> {
     out: &'w mut dyn Write,
-    /// Sees the stream with all times zero.
+    /// Sees the headers with all times zero, and the hash of each file's content behind its
+    /// header: so that who knows the one needs no look at the other.
     hasher: blake3::Hasher,
     stats: StreamStats,
     /// The first name of each inode that has several.
@@ -122,7 +125,7 @@ struct Sink<'w> {
 }
 
 impl<'w> Sink<'w> {
-    fn new(out: &'w mut dyn Write) -> Sink<'w> {
+    pub(super) fn new(out: &'w mut dyn Write) -> Sink<'w> {
         Sink {
             out,
             hasher: blake3::Hasher::new(),
@@ -150,9 +153,12 @@ impl<'w> Sink<'w> {
         Ok(())
     }
 
-    fn data(&mut self, bytes: &[u8]) -> Result<(), LayerError> {
-        self.write(bytes)?;
-        self.hasher.update(bytes);
+    /// Takes over a part of the stream that was made elsewhere.
+    pub(super) fn append(&mut self, part: &Part) -> Result<(), LayerError> {
+        self.write(&part.stream)?;
+        self.hasher.update(&part.content);
+        self.stats.entries += part.entries;
+        self.stats.size_bytes += part.size_bytes;
         Ok(())
     }
 
@@ -204,7 +210,13 @@ impl<'w> Sink<'w> {
             }
             FileKind::File => {
                 self.plain(path, b'0', stat, b"", &xattrs)?;
-                self.content(layer, path, stat.size)
+                match stat.size {
+                    0 => {
+                        self.hash_of_content(&blake3::Hasher::new());
+                        Ok(())
+                    }
+                    size => self.content(&layer.open_file(path)?, path, size),
+                }
             }
             FileKind::Symlink => {
                 let target = layer.read_link(path)?;
@@ -239,16 +251,23 @@ impl<'w> Sink<'w> {
         })
     }
 
-    fn content(&mut self, layer: &LayerDir, path: &[u8], size: u64) -> Result<(), LayerError> {
-        if size == 0 {
-            return Ok(());
-        }
-        let file = layer.open_file(path)?;
+    fn hash_of_content(&mut self, content: &blake3::Hasher) {
+        self.hasher.update(content.finalize().as_bytes());
+    }
+
+    /// Writes the content of a file of `size` bytes, and what fills up its last block.
+    pub(super) fn content(
+        &mut self,
+        file: &File,
+        path: &[u8],
+        size: u64,
+    ) -> Result<(), LayerError> {
+        let mut hasher = blake3::Hasher::new();
         let capacity = usize::try_from(size).unwrap_or(usize::MAX).min(128 * 1024);
         let mut buffer = vec![0; capacity];
         let mut at = 0;
-        while let Some(run) = copy::next_run(&file, at, size).call("lseek", path)? {
-            self.zeros(run.start - at)?;
+        while let Some(run) = copy::next_run(file, at, size).call("lseek", path)? {
+            self.zeros(run.start - at, &mut hasher)?;
             at = run.start;
             while at < run.end {
                 let want = usize::try_from(run.end - at)
@@ -259,34 +278,73 @@ impl<'w> Sink<'w> {
                         std::io::ErrorKind::UnexpectedEof => LayerError::Changed(escape(path)),
                         _ => LayerError::Read(error),
                     })?;
-                self.data(&buffer[..want])?;
+                self.write(&buffer[..want])?;
+                hasher.update(&buffer[..want]);
                 at += want as u64;
             }
         }
-        self.zeros(size - at)?;
+        self.zeros(size - at, &mut hasher)?;
+        self.hash_of_content(&hasher);
         self.stats.size_bytes += size;
         let padding = size.next_multiple_of(512) - size;
-        self.data(&[0; 512][..usize::try_from(padding).unwrap_or(0)])
+        self.write(&[0; 512][..usize::try_from(padding).unwrap_or(0)])
     }
 
-    fn zeros(&mut self, mut count: u64) -> Result<(), LayerError> {
+    fn zeros(&mut self, mut count: u64, hasher: &mut blake3::Hasher) -> Result<(), LayerError> {
         static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
         self.stats.hole_bytes += count;
         while count > 0 {
             let part = usize::try_from(count)
                 .unwrap_or(usize::MAX)
                 .min(ZEROS.len());
-            self.data(&ZEROS[..part])?;
+            self.write(&ZEROS[..part])?;
+            hasher.update(&ZEROS[..part]);
             count -= part as u64;
         }
         Ok(())
     }
 
-    fn finish(mut self) -> Result<StreamStats, LayerError> {
-        self.data(&[0; 1024])?;
+    pub(super) fn finish(mut self) -> Result<StreamStats, LayerError> {
+        self.write(&[0; 1024])?;
         self.out.flush().map_err(LayerError::Write)?;
         self.stats.content_id = ContentId(*self.hasher.finalize().as_bytes());
         Ok(self.stats)
+    }
+}
+
+/// A part of a stream, made apart from the rest.
+#[derive(Debug, Default)]
+pub(super) struct Part {
+    stream: Vec<u8>,
+    content: Vec<u8>,
+    entries: u64,
+    size_bytes: u64,
+}
+
+impl Part {
+    /// Forgets all, and keeps the room.
+    pub(super) fn clear(&mut self) {
+        self.stream.clear();
+        self.content.clear();
+        (self.entries, self.size_bytes) = (0, 0);
+    }
+
+    /// Adds a header.
+    pub(super) fn header(&mut self, fields: &Fields<'_>) {
+        self.stream.extend_from_slice(&header::encode(fields, true));
+        self.content
+            .extend_from_slice(&header::encode(fields, false));
+        self.entries += 1;
+    }
+
+    /// Adds a file with its content, whose hash is known.
+    pub(super) fn file(&mut self, fields: &Fields<'_>, data: &[u8], hash: &[u8; 32]) {
+        self.header(fields);
+        self.stream.extend_from_slice(data);
+        let filled = self.stream.len().next_multiple_of(512);
+        self.stream.resize(filled, 0);
+        self.content.extend_from_slice(hash);
+        self.size_bytes += data.len() as u64;
     }
 }
 

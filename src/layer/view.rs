@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::dir::{Found, LayerDir};
@@ -123,11 +124,15 @@ impl View {
         // Parents are remembered from the root down and not by recursion: a path may have 2,000
         // components. Where the nearest one is known already, so are the others.
         let (parent, _) = path::split(path);
-        if !self.is_known(parent) {
-            for (slash, _) in parent.iter().enumerate().filter(|(_, b)| **b == b'/') {
-                if self.directory(&path[..slash])?.is_none() {
-                    return Ok(None);
-                }
+        let slashes = parent.iter().enumerate().filter(|(_, b)| **b == b'/');
+        let ends: Vec<usize> = slashes.map(|(at, _)| at).chain([parent.len()]).collect();
+        let unknown = ends.iter().rev();
+        let unknown = unknown
+            .take_while(|&&end| !self.is_known(&path[..end]))
+            .count();
+        for &end in &ends[ends.len() - unknown..] {
+            if self.directory(&path[..end])?.is_none() {
+                return Ok(None);
             }
         }
         let Some(parents) = self.directory(parent)? else {
@@ -177,6 +182,7 @@ impl View {
                     gid: 0,
                     size: 0,
                     mtime: Timestamp::default(),
+                    ctime: Timestamp::default(),
                     rdev: Device::default(),
                     nlink: 1,
                     dev: 0,
@@ -210,17 +216,32 @@ impl View {
 
     /// Returns the entries of a directory, sorted by name. The path is resolved first.
     pub fn read_dir(&self, path: &[u8]) -> Result<Vec<DirEntry>, LayerError> {
-        let resolved = self.resolve(path, true)?;
-        let Some(layers) = self.directory(&resolved.path)? else {
-            return Err(match resolved.node {
-                None => missing(&resolved.path),
-                Some(_) => LayerError::ThroughFile(escape(&resolved.path)),
-            });
+        // What is a directory as it stands has no link on the way.
+        let known = match path::components(path).all(|part| part != b"..") {
+            true => self.directory(&path::clean(path))?,
+            false => None,
         };
+        let (path, layers) = match known {
+            Some(layers) => (path::clean(path), layers),
+            None => {
+                let resolved = self.resolve(path, true)?;
+                let path = resolved.path;
+                match self.directory(&path)? {
+                    Some(layers) => (path, layers),
+                    None if resolved.node.is_none() => return Err(missing(&path)),
+                    None => return Err(LayerError::ThroughFile(escape(&path))),
+                }
+            }
+        };
+        if let [only] = layers[..]
+            && self.layers[only].is_plain()
+        {
+            return self.read_plain_dir(&path, &layers);
+        }
         let mut names: BTreeMap<Vec<u8>, Merged> = BTreeMap::new();
         for &layer in layers.iter() {
-            for name in self.layers[layer].list(&resolved.path)? {
-                let child = path::join(&resolved.path, &name);
+            for name in self.layers[layer].list(&path)? {
+                let child = path::join(&path, &name);
                 let merged = names.entry(name).or_default();
                 merged.add(&self.layers[layer], layer, &child)?;
             }
@@ -228,14 +249,46 @@ impl View {
         Ok(names
             .into_iter()
             .filter_map(|(name, merged)| {
-                let node = merged.node(&path::join(&resolved.path, &name))?;
+                let node = merged.node(&path::join(&path, &name))?;
                 Some(DirEntry { name, node })
             })
             .collect())
     }
 
+    /// As [`View::read_dir`], where nothing is to be merged: each entry costs one call.
+    fn read_plain_dir(
+        &self,
+        path: &[u8],
+        layers: &Arc<[usize]>,
+    ) -> Result<Vec<DirEntry>, LayerError> {
+        let entries = self.layers[layers[0]].list_with_stats(path)?;
+        let entries = entries.into_iter().map(|(name, stat)| DirEntry {
+            node: Node {
+                path: path::join(path, &name),
+                stat,
+                layers: layers.clone(),
+            },
+            name,
+        });
+        let entries: Vec<DirEntry> = entries.collect();
+        // A walk asks for these next.
+        let mut directories = self
+            .directories
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if directories.len() < MAX_CACHED {
+            for entry in entries.iter().filter(|entry| entry.node.stat.is_dir()) {
+                directories.insert(entry.node.path.clone(), Some(layers.clone()));
+            }
+        }
+        Ok(entries)
+    }
+
     /// Returns the layer that an entry comes from.
-    pub(super) fn layer_of(&self, node: &Node) -> Result<&LayerDir, LayerError> {
+    ///
+    /// # Errors
+    /// [`LayerError::Missing`]: it is the root of a view without layers.
+    pub fn layer_of(&self, node: &Node) -> Result<&LayerDir, LayerError> {
         node.layers
             .first()
             .and_then(|&layer| self.layers.get(layer))
@@ -249,6 +302,14 @@ impl View {
             return Err(LayerError::NotAFile(escape(&node.path)));
         }
         self.layer_of(node)?.open_file(&node.path)
+    }
+
+    /// Returns what opens many files, one after the other.
+    pub fn opener(&self) -> Opener<'_> {
+        Opener {
+            view: self,
+            near: None,
+        }
     }
 
     /// Returns the target of a symbolic link.
@@ -267,6 +328,32 @@ impl View {
 
 fn missing(path: &[u8]) -> LayerError {
     LayerError::Missing(escape(path))
+}
+
+/// Opens files as [`View::open_file`] does, and remembers the directory of the last one.
+pub struct Opener<'v> {
+    view: &'v View,
+    near: Option<(usize, Vec<u8>, OwnedFd)>,
+}
+
+impl Opener<'_> {
+    /// Opens a regular file for reading.
+    pub fn open(&mut self, node: &Node) -> Result<File, LayerError> {
+        if !node.stat.is_file() {
+            return Err(LayerError::NotAFile(escape(&node.path)));
+        }
+        let layer = *node.layers.first().ok_or_else(|| missing(&node.path))?;
+        let (parent, name) = path::split(&node.path);
+        if !matches!(&self.near, Some((l, p, _)) if *l == layer && p == parent) {
+            let dir = self.view.layer_of(node)?;
+            let fd = super::dir::open_parent(dir.fd(), parent)?;
+            self.near = Some((layer, parent.to_vec(), fd));
+        }
+        match &self.near {
+            Some((_, _, fd)) => super::dir::open_below(fd.as_fd(), name),
+            None => self.view.open_file(node),
+        }
+    }
 }
 
 /// What the layers from the top say of one path.

@@ -108,6 +108,81 @@ impl Seen {
     }
 }
 
+/// Gives entries their attributes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tailor {
+    pub ownership: Ownership,
+    pub now: Timestamp,
+}
+
+/// What an entry could not take.
+#[derive(Debug, Default)]
+pub(super) struct Dressed {
+    /// A record that is kept elsewhere.
+    pub record: Option<Record>,
+    /// Extended attributes that could be stored in no way.
+    pub lost_xattrs: Vec<String>,
+}
+
+impl Tailor {
+    /// Gives the entry `place`, which is reached as `at`, its attributes, in the order in which
+    /// they don't undo each other: chown clears set-id bits, writing and chown clear
+    /// capabilities, chmod changes an ACL's mask.
+    pub fn dress(
+        self,
+        at: (BorrowedFd<'_>, &[u8]),
+        place: &[u8],
+        kind: FileKind,
+        device: Device,
+        attributes: &Attributes,
+    ) -> Result<Dressed, LayerError> {
+        let record = Record {
+            uid: attributes.uid,
+            gid: attributes.gid,
+            kind,
+            mode: attributes.mode & 0o7777,
+            device,
+        };
+        let stored = self.ownership.store(&record);
+        let (parent, name) = at;
+        if let Some((uid, gid)) = stored.owner {
+            let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+            let flags = AtFlags::AT_SYMLINK_NOFOLLOW;
+            fchownat(parent, name, Some(uid), Some(gid), flags).call("fchownat", place)?;
+        }
+        if kind != FileKind::Symlink {
+            let mode = Mode::from_bits_truncate(stored.mode);
+            fchmodat(parent, name, mode, FchmodatFlags::FollowSymlink).call("fchmodat", place)?;
+        }
+        let mut dressed = Dressed::default();
+        for (key, value) in &attributes.xattrs {
+            if xattr::is_private(key) || (key == DEFAULT_ACL && kind == FileKind::Directory) {
+                continue;
+            }
+            if !xattr::set(parent, name, self.ownership, key, value)? {
+                let lost = format!("{}: {}", escape(place), escape(key));
+                dressed.lost_xattrs.push(lost);
+            }
+        }
+        let placeholder = kind.is_device()
+            && dir::stat_at(parent, name)?.is_some_and(|raw| Stat::of_raw(&raw).is_file());
+        let needed = stored.record || placeholder;
+        if needed && (placeholder || kind.has_user_xattrs()) {
+            let text = record.to_string();
+            file::set_xattr(parent, name, RECORD_XATTR, text.as_bytes()).call("setxattr", place)?;
+        }
+        if kind != FileKind::Directory {
+            let time = attributes.mtime.unwrap_or(self.now).spec();
+            let flags = UtimensatFlags::NoFollowSymlink;
+            utimensat(parent, name, &time, &time, flags).call("utimensat", place)?;
+        }
+        if needed && !placeholder && !kind.has_user_xattrs() {
+            dressed.record = Some(record);
+        }
+        Ok(dressed)
+    }
+}
+
 /// Writes a fresh layer directory on top of a view.
 ///
 /// Paths are resolved within the image: symbolic links among the parents of an entry are
@@ -235,6 +310,15 @@ impl<'v> LayerWriter<'v> {
     /// Returns where `path` lies when the links among its parents are followed, and the last
     /// component too where `follow_last` says so.
     pub fn resolve(&self, path: &[u8], follow_last: bool) -> Result<Vec<u8>, LayerError> {
+        // A directory of this layer has real parents: there is no link on the way.
+        let (parent, name) = path::split(path);
+        let is_clean = !matches!(name, b"" | b"." | b"..") && path[0] != b'/';
+        if is_clean && self.known.contains_key(parent) {
+            match self.step(path)? {
+                Step::Link(_) if follow_last => {}
+                _ => return Ok(path.to_vec()),
+            }
+        }
         let resolved = resolve_with(path, follow_last, |path| self.step(path));
         resolved.map_err(|error| match error {
             LayerError::ThroughFile(path) => LayerError::NotADirectory(path),
@@ -280,7 +364,14 @@ impl<'v> LayerWriter<'v> {
 
     fn open_parent(&mut self, parent: &[u8]) -> Result<(), LayerError> {
         if self.parent.as_ref().is_none_or(|(path, _)| path != parent) {
-            let fd = dir::open_parent(self.root.as_fd(), parent)?;
+            // From the last one where it leads there: in a deep tree a walk from the root for
+            // each directory would take the square of the depth.
+            let near = self.parent.as_ref().and_then(|(path, fd)| {
+                let rest = parent.strip_prefix(&path[..])?.strip_prefix(b"/")?;
+                Some((fd.as_fd(), rest))
+            });
+            let (from, rest) = near.unwrap_or((self.root.as_fd(), parent));
+            let fd = dir::open_parent(from, rest)?;
             self.parent = Some((parent.to_vec(), fd));
         }
         Ok(())
@@ -424,6 +515,29 @@ impl<'v> LayerWriter<'v> {
             return self.dress_dir(&place, attributes, time);
         }
         self.make_dir(&place, attributes, time)
+    }
+
+    /// Makes a directory on the way to others. One that exists below takes the mode only, one
+    /// of this layer nothing.
+    pub fn merge_dir(&mut self, path: &[u8], attributes: &Attributes) -> Result<(), LayerError> {
+        let clean = path::clean(path);
+        let (parent, name) = path::split(&clean);
+        let resolved = path::join(&self.resolve(parent, true)?, name);
+        if self.known.contains_key(&resolved) {
+            return Ok(());
+        }
+        if let Some(Seen::Below(node)) = self.look(&resolved)?
+            && node.stat.is_dir()
+        {
+            let place = self.place(&resolved)?;
+            let kept = Attributes {
+                mode: attributes.mode,
+                ..Attributes::of(&node.stat, self.below.xattrs(&node)?)
+            };
+            self.written.self_contained = false;
+            return self.make_dir(&place, &kept, DirTime::Below(node.stat.mtime));
+        }
+        self.put_dir(&resolved, attributes)
     }
 
     /// Makes a directory as an archive's entry says: its attributes replace those of one that
@@ -691,8 +805,6 @@ impl<'v> LayerWriter<'v> {
 
     // ---- Attributes ----
 
-    /// Gives an entry its attributes, in the order in which they don't undo each other: chown
-    /// clears set-id bits, writing and chown clear capabilities, chmod changes an ACL's mask.
     fn dress(
         &mut self,
         place: &[u8],
@@ -700,50 +812,18 @@ impl<'v> LayerWriter<'v> {
         device: Device,
         attributes: &Attributes,
     ) -> Result<(), LayerError> {
-        let record = Record {
-            uid: attributes.uid,
-            gid: attributes.gid,
-            kind,
-            mode: attributes.mode & 0o7777,
-            device,
+        let tailor = Tailor {
+            ownership: self.ownership,
+            now: self.now,
         };
-        let stored = self.ownership.store(&record);
-        let (parent, name) = self.reach(place);
-        if let Some((uid, gid)) = stored.owner {
-            let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
-            let flags = AtFlags::AT_SYMLINK_NOFOLLOW;
-            fchownat(parent, name, Some(uid), Some(gid), flags).call("fchownat", place)?;
-        }
-        if kind != FileKind::Symlink {
-            let mode = Mode::from_bits_truncate(stored.mode);
-            fchmodat(parent, name, mode, FchmodatFlags::FollowSymlink).call("fchmodat", place)?;
-        }
-        let mut lost = Vec::new();
-        for (key, value) in &attributes.xattrs {
-            if xattr::is_private(key) || (key == DEFAULT_ACL && kind == FileKind::Directory) {
-                continue;
-            }
-            if !xattr::set(parent, name, self.ownership, key, value)? {
-                lost.push(format!("{}: {}", escape(place), escape(key)));
-            }
-        }
-        let placeholder = kind.is_device()
-            && dir::stat_at(parent, name)?.is_some_and(|raw| Stat::of_raw(&raw).is_file());
-        let needed = stored.record || placeholder;
-        if needed && (placeholder || kind.has_user_xattrs()) {
-            let text = record.to_string();
-            file::set_xattr(parent, name, RECORD_XATTR, text.as_bytes()).call("setxattr", place)?;
-        }
-        if kind != FileKind::Directory {
-            let time = attributes.mtime.unwrap_or(self.now).spec();
-            let flags = UtimensatFlags::NoFollowSymlink;
-            utimensat(parent, name, &time, &time, flags).call("utimensat", place)?;
-        }
-        if needed && !placeholder && !kind.has_user_xattrs() {
+        let at = self.reach(place);
+        let dressed = tailor.dress(at, place, kind, device, attributes)?;
+        if let Some(record) = dressed.record {
             self.overrides_mut().insert(place.to_vec(), record);
         }
         let room = 100usize.saturating_sub(self.written.lost_xattrs.len());
-        self.written.lost_xattrs.extend(lost.into_iter().take(room));
+        let lost = dressed.lost_xattrs.into_iter().take(room);
+        self.written.lost_xattrs.extend(lost);
         Ok(())
     }
 

@@ -60,11 +60,19 @@ pub(super) enum Payload<'a> {
 pub(super) struct Transport {
     /// One agent per proxy and directory of certificates: their TLS set-up is dear, and
     /// per-request settings would redo it.
-    agents: Mutex<HashMap<(Option<String>, Option<PathBuf>), Agent>>,
+    agents: Mutex<HashMap<Route, Agent>>,
     proxies: Proxies,
     certificates: CertificateDirectories,
     insecure: bool,
     timeouts: Timeouts,
+}
+
+/// What tells one agent from another.
+#[derive(PartialEq, Eq, Hash)]
+struct Route {
+    proxy: Option<String>,
+    /// The directory of certificates.
+    directory: Option<PathBuf>,
 }
 
 impl Transport {
@@ -171,14 +179,13 @@ impl Transport {
             .authority()
             .filter(|_| url.scheme_str() == Some("https"));
         let directory = authority.and_then(|a| self.certificates.directory(a.as_str()));
-        let key = (proxy, directory);
+        let route = Route { proxy, directory };
         let mut agents = super::client::lock(&self.agents);
-        if let Some(agent) = agents.get(&key) {
+        if let Some(agent) = agents.get(&route) {
             return Ok(agent.clone());
         }
-        let (proxy, directory) = &key;
         let invalid = |why: &str| Failure::from(Reason::Proxy(why.to_owned()));
-        let settings = match proxy {
+        let settings = match &route.proxy {
             None => None,
             Some(text) => {
                 let settings =
@@ -192,7 +199,7 @@ impl Transport {
                 Some(settings)
             }
         };
-        let certificates = match directory {
+        let certificates = match &route.directory {
             None => HostCertificates::default(),
             Some(directory) => HostCertificates::read(directory).map_err(Reason::from)?,
         };
@@ -216,7 +223,7 @@ impl Transport {
             .timeout_per_write(Some(self.timeouts.silence))
             .build()
             .new_agent();
-        agents.insert(key, agent.clone());
+        agents.insert(route, agent.clone());
         Ok(agent)
     }
 }

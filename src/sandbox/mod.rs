@@ -1,6 +1,7 @@
 //! A stack of layers as the root of a sandbox: the overlay, the mount points that are
 //! missing, the files that every container has, the user.
 
+mod merge;
 mod mount;
 mod root;
 mod surroundings;
@@ -118,6 +119,11 @@ impl Sandboxes {
     /// Returns the store that the layers are in.
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// Returns what mounts roots.
+    pub fn overlay(&self) -> OverlayKind {
+        self.overlay
     }
 
     /// Returns the helper that executes programs outside the namespace.

@@ -19,6 +19,9 @@ pub struct StepRecord {
     pub created: String,
 }
 
+/// No file of the stat cache is larger, in bytes.
+const STAT_CACHE_LIMIT: u64 = 256 << 20;
+
 /// The name of the record of a step with nothing below it.
 const NOTHING_BELOW: &str = "nothing";
 
@@ -60,6 +63,41 @@ impl Store {
             _ => {}
         }
         super::files::write_json(&path, record)
+    }
+
+    /// Returns what is remembered of a context's files. What can't be read is nothing.
+    pub fn stat_cache(&self, name: &str) -> Option<Vec<u8>> {
+        let path = self.dir("stat").join(name);
+        super::files::read_bounded(&path, STAT_CACHE_LIMIT).ok()?
+    }
+
+    /// Remembers what is known of a context's files.
+    ///
+    /// # Errors
+    /// Disk full, and the like.
+    pub fn write_stat_cache(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        super::files::write_atomically(&self.dir("stat").join(name), bytes)
+    }
+
+    /// Returns what was kept of a step for the next build's explanations.
+    pub fn trace(&self, place: &str) -> Option<Vec<u8>> {
+        std::fs::read(self.dir("traces").join(place)).ok()
+    }
+
+    /// Keeps something of a step. It is a comfort: what a crash leaves of it is none.
+    ///
+    /// # Errors
+    /// Disk full, and the like.
+    pub fn write_trace(&self, place: &str, bytes: &[u8]) -> Result<()> {
+        let directory = self.dir("traces");
+        let path = directory.join(place);
+        match std::fs::write(&path, bytes) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                std::fs::create_dir_all(&directory).at("cannot create", &directory)?;
+                std::fs::write(&path, bytes).at("cannot write", &path)
+            }
+            other => other.at("cannot write", &path),
+        }
     }
 
     pub(super) fn step_records(&self) -> Result<Vec<StepRecord>> {

@@ -102,6 +102,7 @@ impl Store {
             "blobs/sha256",
             "blobs/sha512",
             "compressed",
+            "stat",
             "urls",
         ] {
             let directory = self.dir(kind);
@@ -124,6 +125,7 @@ impl Store {
         }
         self.remove_leftover_records()?;
         self.remove_snapshots()?;
+        self.remove_merged()?;
         for name in super::files::names(&self.dir("locks"))? {
             if name.starts_with("pull-") || name.starts_with("context-") {
                 super::files::remove_file(&self.dir("locks").join(name))?;

@@ -71,6 +71,15 @@ impl Stack {
         self.layers.iter().map(|layer| layer.fs()).collect()
     }
 
+    /// Returns the stack of the lowest `count` layers.
+    pub fn bottom(&self, count: usize) -> Stack {
+        let mut bottom = Stack::default();
+        for layer in self.layers.iter().take(count) {
+            bottom.push(layer.clone());
+        }
+        bottom
+    }
+
     /// Puts a layer on top.
     pub fn push(&mut self, layer: Arc<Layer>) {
         let diff_id = &layer.meta.diff_id;
@@ -90,7 +99,7 @@ struct Found {
     damaged: Vec<(PathBuf, PathBuf)>,
 }
 
-fn boot_id() -> &'static str {
+pub(super) fn boot_id() -> &'static str {
     static BOOT_ID: OnceLock<String> = OnceLock::new();
     BOOT_ID.get_or_init(|| {
         fs::read_to_string("/proc/sys/kernel/random/boot_id")

@@ -9,8 +9,11 @@
 //! diff/<form>/<diff_id hex>  → layers/<id>, where the tree does not depend on what lies below
 //! chain/<form>/<chain_id hex> → layers/<id>, where it does
 //! cache/<inputs>/<chain_id hex>  step records, by what was given and what lay below
+//! traces/<place>             what steps were given last, for explanations
+//! merged/<form>/<chain_id hex>-<boot id>  many layers as one tree, of links to their files
 //! mounts/<form>/<name>       directories of RUN --mount=type=cache
 //! contexts/<form>/<key>      snapshots of files that RUN --mount=type=bind shows
+//! stat/<dev>-<ino>           hashes of a context's files, see [`crate::context::stat_cache`]
 //! urls/<hex>                 what URLs gave, by their own digest
 //! tmp/<session>/             work of one process, with a lock that it holds
 //! trash/                     what is being removed
@@ -26,6 +29,7 @@ mod files;
 mod gc;
 mod images;
 mod layers;
+mod merged;
 mod mounts;
 mod session;
 mod urls;
@@ -184,6 +188,7 @@ impl Store {
                 "diff",
                 "chain",
                 "cache",
+                "stat",
                 "tmp",
                 "trash",
                 "locks",

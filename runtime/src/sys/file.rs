@@ -92,6 +92,19 @@ pub fn get_xattr(dir: BorrowedFd<'_>, path: &[u8], name: &[u8]) -> io::Result<Op
     }
 }
 
+/// Returns whether an open file has an extended attribute.
+pub fn has_xattr(file: BorrowedFd<'_>, name: &[u8]) -> io::Result<bool> {
+    let name = c_string(name)?;
+    // SAFETY: the name ends in NUL, and a length of 0 asks for the size only.
+    let result =
+        unsafe { libc::fgetxattr(file.as_raw_fd(), name.as_ptr(), std::ptr::null_mut(), 0) };
+    match Errno::result(result).map_err(io::Error::from) {
+        Ok(_) => Ok(true),
+        Err(error) if absent(&error) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 fn absent(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),

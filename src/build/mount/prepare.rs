@@ -380,7 +380,7 @@ impl Work<'_, '_> {
         let snapshot;
         let (view, path) = match &source.from {
             From::Context(selected) => {
-                let (made, stable) = self.build.snapshot(&source.tree, selected)?;
+                let (made, stable) = self.build.snapshot(selected)?;
                 self.prepared.stable &= stable;
                 self.prepared.held.snapshots.push(made);
                 snapshot = self.prepared.held.snapshots.last();

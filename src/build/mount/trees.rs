@@ -4,24 +4,19 @@ use std::fs;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use super::{From, Planned};
+use super::Planned;
 use crate::build::Build;
 use crate::build::error::Step;
 use crate::build::key::Key;
-use crate::build::sources::{Selected, Tree};
+use crate::build::sources::Selected;
 use crate::layer::{Attributes, FileKind, LayerWriter, View};
 use crate::store::{IoContext, MOUNTED, Snapshot};
 
 impl Build<'_> {
     /// Writes what was selected as the tree of a snapshot or cache. Returns whether its files
     /// were still what they had been.
-    fn write_mounted(
-        &self,
-        fs: &Path,
-        tree: &Tree<'_>,
-        selected: &Selected,
-        from_context: bool,
-    ) -> Step<bool> {
+    fn write_mounted(&self, fs: &Path, selected: &Selected<'_>) -> Step<bool> {
+        let tree = &selected.tree;
         let directory = fs::File::open(fs).at("cannot open", fs)?;
         let nothing = View::new(Vec::new());
         let ownership = self.shop.store.form().ownership;
@@ -37,8 +32,8 @@ impl Build<'_> {
                 writer.put_hardlink(&path, &place(&selected.entries[first].path))?;
                 continue;
             }
-            let mut attributes = Attributes::of(&node.stat, tree.xattrs(node, from_context)?);
-            if from_context {
+            let mut attributes = Attributes::of(&node.stat, tree.xattrs(entry)?);
+            if tree.is_context() {
                 (attributes.uid, attributes.gid) = (0, 0);
             }
             match node.stat.kind {
@@ -71,10 +66,10 @@ impl Build<'_> {
 
     /// Returns a snapshot of what a mount selects of the context, and whether it is what was
     /// hashed.
-    pub(super) fn snapshot(&self, tree: &Tree<'_>, selected: &Selected) -> Step<(Snapshot, bool)> {
+    pub(super) fn snapshot(&self, selected: &Selected<'_>) -> Step<(Snapshot, bool)> {
         let store = self.shop.store;
         let mut key = Key::new("snapshot");
-        tree.hash(&mut key, selected, true)?;
+        selected.hash(&mut key)?;
         // Other than in layers, times are seen: make decides by them.
         for entry in &selected.entries {
             let mtime = entry.node.stat.mtime;
@@ -85,7 +80,7 @@ impl Build<'_> {
             return Ok((snapshot, true));
         }
         let (staged, fs) = self.staged()?;
-        if self.write_mounted(&fs, tree, selected, true)? {
+        if self.write_mounted(&fs, selected)? {
             Ok((store.publish_snapshot(&key.hash, &staged)?, true))
         } else {
             Ok((store.unpublished_snapshot(&staged)?, false))
@@ -103,8 +98,7 @@ impl Build<'_> {
         match &planned.source {
             Some(source) => {
                 let selected = source.tree.one(&source.text)?;
-                let from_context = matches!(source.from, From::Context(_));
-                self.write_mounted(&fs, &source.tree, &selected, from_context)?;
+                self.write_mounted(&fs, &selected)?;
             }
             None => {
                 let directory = fs::File::open(&fs).at("cannot open", &fs)?;

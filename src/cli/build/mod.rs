@@ -83,6 +83,9 @@ pub(super) struct Arguments {
     /// How many steps may run at once [default: twice the processors, at least 4]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     jobs: Option<u32>,
+    /// Say of each step why it runs, or that it was done before
+    #[arg(long)]
+    explain: bool,
     /// A secret for RUN --mount=type=secret
     #[arg(long, value_name = "id=NAME[,src=FILE|,env=VARIABLE]")]
     secret: Vec<String>,
@@ -425,6 +428,7 @@ fn options(arguments: &Arguments) -> Result<(Options, Vec<OutputSpec>)> {
         no_cache_filter: arguments.no_cache_filter.clone(),
         cache_ttl: arguments.cache_ttl,
         jobs: jobs(arguments.jobs),
+        explain: arguments.explain,
         pull: arguments.pull.unwrap_or_default(),
         network: arguments.network.into(),
         surroundings: (&arguments.around).into(),
