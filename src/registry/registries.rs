@@ -390,7 +390,7 @@ mod tests {
         for (text, problem) in [
             (
                 "\n[[registry]\n",
-                "registries.conf: line 2: unclosed array table, expected `]]`",
+                "registries.conf: line 2: unclosed array table, expected `]`",
             ),
             (
                 "[[registry]]\ninsecure = \"yes\"\n",
