@@ -37,6 +37,24 @@ fn sole_document_is_given_to_the_shell_and_never_expanded_by_the_builder() {
     assert_eq!(text(&image, "/out"), "shell shell \\\n$V\nshell\ne\ntabs\n");
 }
 
+#[test]
+fn step_of_a_script_is_shown_with_its_first_line() {
+    let kiln = Kiln::new();
+    let shown = build(
+        &kiln,
+        "RUN <<EOF\n\n  true one\ntrue two\nEOF\nRUN <<'EOF'\ntrue\nEOF\nRUN cat <<EOF\nfile\nEOF",
+    )
+    .ok()
+    .stderr();
+    for name in [
+        "[2/4] RUN <<EOF (true one...)\n",
+        "[3/4] RUN <<'EOF' (true)\n",
+        "[4/4] RUN cat <<EOF\n",
+    ] {
+        assert!(shown.contains(name), "{shown}");
+    }
+}
+
 /// SEMANTICS 14
 #[test]
 fn document_with_an_interpreter_is_executed_by_it_and_not_by_the_shell() {

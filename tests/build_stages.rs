@@ -189,6 +189,18 @@ fn unused_build_argument_warns() {
     );
 }
 
+#[test]
+fn build_argument_that_only_a_trigger_of_the_base_takes_is_used() {
+    let kiln = Kiln::new();
+    let parent = "FROM scratch\nONBUILD ARG MODE=production\nONBUILD LABEL mode=$MODE\n";
+    kiln.build_with(&["-t", "parent"], parent, &[]).ok();
+    let options = ["--build-arg", "MODE=test"];
+    let output = kiln.build_with(&options, "FROM parent\n", &[]).ok();
+    assert!(!output.stderr().contains("warning"), "{output}");
+    let image = kiln.image("test");
+    assert_eq!(image.setting("Labels"), &json!({"mode": "test"}));
+}
+
 /// SEMANTICS 30
 #[test]
 fn triggers_run_first_and_once() {

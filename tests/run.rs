@@ -39,6 +39,38 @@ fn command_s_output_and_exit_code_come_through() {
 }
 
 #[test]
+fn dev_stdout_can_be_opened_and_lines_keep_their_order_where_output_goes_to_one_file() {
+    let (kiln, image) = busybox();
+    let path = kiln.sandbox().join("log");
+    let log = std::fs::File::create(&path).unwrap();
+    // As the logs of nginx are linked, opened by a user who is not root.
+    let script = "for i in 1 2 3; do echo out > /dev/stdout; echo err >&2; done; exit 7";
+    let mut command = kiln.command(["run", "-u", "app", &image, "sh", "-c", script]);
+    let status = command
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .status()
+        .unwrap();
+    let written = std::fs::read_to_string(path).unwrap();
+    assert_eq!(written, "out\nerr\n".repeat(3));
+    assert_eq!(status.code(), Some(7));
+}
+
+#[test]
+fn large_output_to_a_file_is_whole() {
+    let (kiln, image) = busybox();
+    let path = kiln.sandbox().join("log");
+    let script = "head -c 3000000 /dev/zero; echo no >&2";
+    let mut command = kiln.command(["run", &image, "sh", "-c", script]);
+    let output = command
+        .stdout(std::fs::File::create(&path).unwrap())
+        .output()
+        .unwrap();
+    assert_eq!(std::fs::metadata(path).unwrap().len(), 3_000_000);
+    assert_eq!(output.stderr, b"no\n");
+}
+
+#[test]
 fn exit_code_of_a_command_that_a_signal_ended_is_128_and_its_number() {
     let (kiln, image) = busybox();
     // The kernel's own SIGKILL, since process 1 can't send itself one.

@@ -11,6 +11,7 @@ mod error;
 mod explain;
 mod key;
 mod mount;
+mod origin;
 mod pipeline;
 mod recall;
 mod remote;
@@ -244,17 +245,6 @@ pub fn build(shop: &Workshop<'_>, options: &Options) -> Result<Built, BuildError
         predefined: &predefined,
     };
     around.warn(&source, &file, &plan, shop.reporter.as_ref())?;
-    let unused = file.unused_build_args(&options.build_args);
-    if !unused.is_empty() {
-        shop.reporter.report(Event::Warning {
-            message: format!(
-                "build argument{} not used: {}",
-                if unused.len() == 1 { "" } else { "s" },
-                unused.join(", ")
-            ),
-            hint: Some("a stage takes one with ARG NAME".to_owned()),
-        });
-    }
     let epoch = source_date_epoch(&plan).map_err(wrong)?;
     let build = Build {
         shop,
@@ -279,7 +269,10 @@ pub fn build(shop: &Workshop<'_>, options: &Options) -> Result<Built, BuildError
         client: OnceLock::new(),
         sandboxes: OnceLock::new(),
     };
-    build.run()
+    let built = build.run();
+    // Not earlier: the triggers of base images take arguments too.
+    build.report_unused_args();
+    built
 }
 
 /// Returns the time that new things get where the caller gives it.
@@ -399,6 +392,22 @@ impl Build<'_> {
             elapsed: step.started.elapsed(),
             detail,
         });
+    }
+
+    fn report_unused_args(&self) {
+        let unused = self
+            .file
+            .unused_build_args(&self.plan(), &self.options.build_args);
+        if !unused.is_empty() {
+            self.shop.reporter.report(Event::Warning {
+                message: format!(
+                    "build argument{} not used: {}",
+                    if unused.len() == 1 { "" } else { "s" },
+                    unused.join(", ")
+                ),
+                hint: Some("a stage takes one with ARG NAME".to_owned()),
+            });
+        }
     }
 
     fn plan(&self) -> MutexGuard<'_, Plan> {

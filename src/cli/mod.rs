@@ -14,6 +14,7 @@ mod login;
 mod logout;
 mod pull;
 mod push;
+mod relay;
 mod rmi;
 mod run;
 mod save;

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::ValueEnum;
 
 use super::session::{self, Workshop};
-use super::{CliError, Result, interrupt};
+use super::{CliError, Result, interrupt, relay};
 use crate::image::{ImageConfig, Reference, RunConfig};
 use crate::sandbox::{self, Command, DEFAULT_PATH, SandboxError, Surroundings};
 use crate::store::{Stack, StoreError};
@@ -106,6 +106,7 @@ fn start(arguments: Arguments, root: Option<PathBuf>) -> Result<ExitCode> {
     } else {
         sandbox::dev_null()?
     };
+    let (stdout, stderr, relay) = relay::outputs(arguments.interactive)?;
     let program = args.first().cloned().unwrap_or_default();
     let command = Command {
         args: args.into_iter().map(String::into_bytes).collect(),
@@ -116,11 +117,7 @@ fn start(arguments: Arguments, root: Option<PathBuf>) -> Result<ExitCode> {
         surroundings: Surroundings::default(),
         hostname: arguments.hostname.clone(),
         mounts: Vec::new(),
-        stdio: [
-            stdin,
-            std::io::stdout().as_fd().try_clone_to_owned()?,
-            std::io::stderr().as_fd().try_clone_to_owned()?,
-        ],
+        stdio: [stdin, stdout, stderr],
     };
     let mut step = match sandboxes.start(&writable, command) {
         Err(SandboxError::Runtime(kiln_runtime::Error::Exec { errno, .. })) => {
@@ -138,6 +135,7 @@ fn start(arguments: Arguments, root: Option<PathBuf>) -> Result<ExitCode> {
     interrupt::on_interrupt(move || killer.kill());
     let exit = step.wait()?;
     drop(step);
+    relay.finish();
     drop(writable);
     Ok(ExitCode::from(u8::try_from(exit.code()).unwrap_or(255)))
 }

@@ -220,20 +220,38 @@ impl Run {
             Command::Exec(arguments) => return Invocation::Exec(arguments.clone()),
             Command::Shell(text) => text,
         };
-        match self.heredocs.as_slice() {
-            [] => Invocation::Shell(text.clone()),
-            [only] if parse_opening(text).is_some() => {
-                let content = only.content();
+        match (self.script(), self.heredocs.as_slice()) {
+            (Some(script), _) => {
+                let content = script.content();
                 match content.starts_with("#!") {
                     true => Invocation::Script {
-                        name: only.name.clone(),
+                        name: script.name.clone(),
                         content,
                     },
                     false => Invocation::Shell(content),
                 }
             }
-            several => Invocation::Shell(with_heredocs(text, several)),
+            (None, []) => Invocation::Shell(text.clone()),
+            (None, several) => Invocation::Shell(with_heredocs(text, several)),
         }
+    }
+
+    /// Returns the document that is itself what is executed.
+    fn script(&self) -> Option<&Heredoc> {
+        match (&self.command, self.heredocs.as_slice()) {
+            (Command::Shell(text), [only]) if parse_opening(text).is_some() => Some(only),
+            _ => None,
+        }
+    }
+
+    /// Returns what tells one `RUN <<EOF` from the next, as docker shows it: the first line,
+    /// with dots where there are more.
+    pub fn script_summary(&self) -> Option<String> {
+        let content = self.script()?.content();
+        let mut lines = content.trim().lines();
+        let first = lines.next().unwrap_or_default();
+        let more = if lines.next().is_some() { "..." } else { "" };
+        Some(format!("{first}{more}"))
     }
 }
 

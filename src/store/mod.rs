@@ -155,6 +155,23 @@ pub struct Form {
     pub name: String,
 }
 
+/// The directories that every store has.
+const DIRECTORIES: [&str; 13] = [
+    "refs",
+    "images",
+    "blobs/sha256",
+    "blobs/sha512",
+    "compressed",
+    "layers",
+    "diff",
+    "chain",
+    "cache",
+    "stat",
+    "tmp",
+    "trash",
+    "locks",
+];
+
 /// An open store.
 #[derive(Clone, Debug)]
 pub struct Store {
@@ -175,24 +192,10 @@ impl Store {
             name: "single".to_owned(),
         };
         let store = Store { root, form };
-        // One look tells whether all is there: the last directory that is made.
-        if !store.dir("locks").is_dir() {
+        // A store of an earlier kiln may lack some.
+        if DIRECTORIES.iter().any(|name| !store.dir(name).is_dir()) {
             files::create_private_dir(&store.root)?;
-            for name in [
-                "refs",
-                "images",
-                "blobs/sha256",
-                "blobs/sha512",
-                "compressed",
-                "layers",
-                "diff",
-                "chain",
-                "cache",
-                "stat",
-                "tmp",
-                "trash",
-                "locks",
-            ] {
+            for name in DIRECTORIES {
                 let dir = store.dir(name);
                 std::fs::create_dir_all(&dir).at("cannot create", &dir)?;
             }
@@ -236,5 +239,20 @@ impl Store {
 
     fn dir(&self, name: &str) -> PathBuf {
         self.root.join(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn store_of_an_earlier_kiln_gets_the_directories_that_it_lacks() {
+        let root = tempfile::tempdir().unwrap();
+        Store::open(root.path()).unwrap();
+        std::fs::remove_dir(root.path().join("stat")).unwrap();
+        let store = Store::open(root.path()).unwrap();
+        store.write_stat_cache("name", b"known").unwrap();
+        assert_eq!(store.stat_cache("name").unwrap(), b"known");
     }
 }
