@@ -118,8 +118,8 @@ impl Build<'_> {
         if stats.hole_bytes > HOLES {
             self.shop.reporter.report(Event::Warning {
                 message: format!(
-                    "a layer has {} of zeros in sparse files, which a registry gets in full",
-                    stats.hole_bytes
+                    "a layer has {:.1} GiB of zeros in sparse files, which a registry gets in full",
+                    stats.hole_bytes as f64 / f64::from(1 << 30)
                 ),
                 hint: Some(
                     "with huge user ids, useradd makes such files: give it --no-log-init"

@@ -88,7 +88,7 @@ impl Build<'_> {
     ) -> Step<Outcome> {
         let tree = match &from {
             Some(Origin::Layers { view, .. }) => Tree::image(view),
-            Some(Origin::Context(context)) => Tree::context(context),
+            Some(Origin::Context(context)) => Tree::named_context(context),
             None => Tree::context(self.context),
         };
         let manner = Manner {

@@ -48,6 +48,23 @@ impl Output {
     }
 }
 
+/// Refuses a step that can't do without a device; one that can gets none.
+fn refuse_devices(state: &State, run: &Run) -> Step<()> {
+    for word in &run.devices {
+        let device = state.scope.expand(word)?;
+        if device
+            .split(',')
+            .any(|o| o == "required" || o == "required=true")
+        {
+            return Err(Trouble::hinted(
+                format!("RUN --device={device}: steps see no devices of the host"),
+                "leave \"required\" out where the step can do without",
+            ));
+        }
+    }
+    Ok(())
+}
+
 impl Build<'_> {
     pub(super) fn run_step(
         &self,
@@ -64,6 +81,7 @@ impl Build<'_> {
                 "kiln never gives a step more rights than its own user has; leave the flag out",
             ));
         }
+        refuse_devices(state, run)?;
         let network = match run.network {
             Some(dockerfile::Network::None) => Network::None,
             Some(dockerfile::Network::Host) => Network::Host,
