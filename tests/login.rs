@@ -4,11 +4,15 @@ mod support;
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Child, Command, Stdio};
 
 use nix::pty::openpty;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::termios::{LocalFlags, tcgetattr};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 use support::{FaultyRegistry, Kiln, Registry};
 
@@ -297,41 +301,69 @@ fn without_a_terminal_the_password_has_to_be_given() {
     );
 }
 
+/// A command on a terminal of its own.
+struct OnTerminal {
+    child: Child,
+    terminal: File,
+    slave: OwnedFd,
+    seen: String,
+}
+
+impl OnTerminal {
+    fn start(mut command: Command) -> Self {
+        let pair = openpty(None, None).unwrap();
+        let slave = || Stdio::from(pair.slave.try_clone().unwrap());
+        let command = command.stdin(slave()).stdout(slave()).stderr(slave());
+        Self {
+            child: command.spawn().unwrap(),
+            terminal: File::from(pair.master),
+            slave: pair.slave,
+            seen: String::new(),
+        }
+    }
+
+    fn wait_for(&mut self, text: &str) {
+        let mut buffer = [0; 256];
+        while !self.seen.contains(text) {
+            let count = self.terminal.read(&mut buffer).unwrap();
+            self.seen += std::str::from_utf8(&buffer[..count]).unwrap();
+        }
+    }
+
+    fn shows_what_is_typed(&self) -> bool {
+        let flags = tcgetattr(&self.slave).unwrap().local_flags;
+        flags.contains(LocalFlags::ECHO)
+    }
+}
+
 #[test]
 fn password_is_asked_for_on_the_terminal_and_not_shown() {
     let registry = private_registry();
     let kiln = Kiln::new();
-    let pair = openpty(None, None).unwrap();
-    let slave = || Stdio::from(pair.slave.try_clone().unwrap());
-    let mut child = kiln
-        .command(["login", registry.address()])
-        .stdin(slave())
-        .stderr(slave())
-        .stdout(slave())
-        .spawn()
-        .unwrap();
-    let (mut terminal, slave) = (File::from(pair.master), pair.slave);
-    let mut seen = String::new();
-    let mut wait_for = |terminal: &mut File, text: &str| {
-        let mut buffer = [0; 256];
-        while !seen.contains(text) {
-            let count = terminal.read(&mut buffer).unwrap();
-            seen += std::str::from_utf8(&buffer[..count]).unwrap();
-        }
-        seen.clone()
-    };
-    wait_for(&mut terminal, "Username: ");
-    terminal.write_all(b"user\n").unwrap();
-    wait_for(&mut terminal, "Password: ");
-    terminal.write_all(b"sesame\n").unwrap();
-    let seen = wait_for(&mut terminal, "Login Succeeded");
-    assert!(child.wait().unwrap().success());
-    assert!(seen.contains("Username: user\r\n"), "{seen}");
-    assert!(!seen.contains("sesame"), "{seen}");
-    let echo = nix::sys::termios::tcgetattr(&slave).unwrap().local_flags;
-    assert!(echo.contains(nix::sys::termios::LocalFlags::ECHO));
+    let mut login = OnTerminal::start(kiln.command(["login", registry.address()]));
+    login.wait_for("Username: ");
+    login.terminal.write_all(b"user\n").unwrap();
+    login.wait_for("Password: ");
+    login.terminal.write_all(b"sesame\n").unwrap();
+    login.wait_for("Login Succeeded");
+    assert!(login.child.wait().unwrap().success());
+    assert!(login.seen.contains("Username: user\r\n"), "{}", login.seen);
+    assert!(!login.seen.contains("sesame"), "{}", login.seen);
+    assert!(login.shows_what_is_typed());
     assert_eq!(
         json_of(&config_file(&kiln))["auths"][registry.address()],
         json!({"auth": AUTH})
     );
+}
+
+#[test]
+fn interrupt_at_the_password_leaves_a_terminal_that_shows_what_is_typed() {
+    let kiln = Kiln::new();
+    let mut login = OnTerminal::start(kiln.command(["login", "-u", "user", "r.example"]));
+    login.wait_for("Password: ");
+    assert!(!login.shows_what_is_typed());
+    let pid = Pid::from_raw(login.child.id().try_into().unwrap());
+    kill(pid, Signal::SIGINT).unwrap();
+    assert_eq!(login.child.wait().unwrap().code(), Some(130));
+    assert!(login.shows_what_is_typed());
 }
