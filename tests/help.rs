@@ -32,6 +32,8 @@ Commands:
   import   Make an image from a tar of a root file system
   inspect  Show images as JSON
   load     Load images from an archive or a layout
+  login    Log in to a registry
+  logout   Log out from a registry
   prune    Remove what is not needed: dangling images, build cache, leftovers
   pull     Download an image from a registry
   push     Upload an image to a registry

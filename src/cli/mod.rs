@@ -15,6 +15,8 @@ mod inspect;
 mod interrupt;
 mod listing;
 mod load;
+mod login;
+mod logout;
 mod prune;
 mod pull;
 mod push;
@@ -94,6 +96,10 @@ enum Command {
     Inspect(inspect::Arguments),
     /// Load images from an archive or a layout
     Load(load::Arguments),
+    /// Log in to a registry
+    Login(login::Arguments),
+    /// Log out from a registry
+    Logout(logout::Arguments),
     /// Remove what is not needed: dangling images, build cache, leftovers
     Prune(prune::Arguments),
     /// Download an image from a registry
@@ -141,6 +147,8 @@ pub fn main() -> ExitCode {
         Command::Import(arguments) => import::run(&arguments, root),
         Command::Inspect(arguments) => inspect::run(&arguments, root),
         Command::Load(arguments) => load::run(&arguments, root),
+        Command::Login(arguments) => login::run(&arguments),
+        Command::Logout(arguments) => logout::run(&arguments),
         Command::Prune(arguments) => prune::run(&arguments, root),
         Command::Pull(arguments) => pull::run(&arguments, root),
         Command::Push(arguments) => push::run(&arguments, root),

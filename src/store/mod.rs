@@ -61,10 +61,24 @@ const SCARCE_BYTES: u64 = 1 << 20;
 /// Likewise, in files.
 const SCARCE_FILES: u64 = 16;
 
-/// What else is in a store, some of it once it is needed.
-const LATER: [&str; 7] = [
-    "blobs", "contexts", "logs", "merged", "mounts", "traces", "urls",
+/// What every store has, what is made last coming last.
+const DIRECTORIES: [&str; 12] = [
+    "blobs",
+    "images",
+    "compressed",
+    "diff",
+    "chain",
+    "cache",
+    "stat",
+    "tmp",
+    "trash",
+    "layers",
+    "refs",
+    "locks",
 ];
+
+/// What a store has once it is needed.
+const LATER: [&str; 6] = ["contexts", "logs", "merged", "mounts", "traces", "urls"];
 
 /// What is removed last of a store: what has them is one.
 const LAST: [&str; 3] = ["layers", "refs", "locks"];
@@ -169,23 +183,6 @@ pub struct Form {
     pub name: String,
 }
 
-/// The directories that every store has.
-const DIRECTORIES: [&str; 13] = [
-    "refs",
-    "images",
-    "blobs/sha256",
-    "blobs/sha512",
-    "compressed",
-    "layers",
-    "diff",
-    "chain",
-    "cache",
-    "stat",
-    "tmp",
-    "trash",
-    "locks",
-];
-
 /// An open store.
 #[derive(Clone, Debug)]
 pub struct Store {
@@ -209,7 +206,7 @@ impl Store {
         // A store of an earlier kiln may lack some.
         if DIRECTORIES.iter().any(|name| !store.dir(name).is_dir()) {
             files::create_private_dir(&store.root)?;
-            for name in DIRECTORIES {
+            for name in ["blobs/sha256", "blobs/sha512"].iter().chain(&DIRECTORIES) {
                 let dir = store.dir(name);
                 std::fs::create_dir_all(&dir).at("cannot create", &dir)?;
             }
@@ -219,11 +216,9 @@ impl Store {
 
     /// Tells whether a directory is a store, or what `rm -r` has left of one.
     pub fn is_at(root: &Path) -> bool {
-        let there = |name: &&str| root.join(name).is_dir();
+        let there = |name: &&&str| root.join(name).is_dir();
         let count = std::fs::read_dir(root).map_or(usize::MAX, Iterator::count);
-        // `blobs/sha256` is within `blobs`, which stands beside the others.
-        let plain = DIRECTORIES.into_iter().filter(|name| !name.contains('/'));
-        let own = plain.chain(LATER).filter(there).count();
+        let own = DIRECTORIES.iter().chain(&LATER).filter(there).count();
         own == count || LAST.iter().all(|name| root.join(name).is_dir())
     }
 
