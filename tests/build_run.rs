@@ -449,3 +449,17 @@ fn empty_run_is_refused_in_exec_form() {
     let kiln = Kiln::new();
     build(&kiln, "RUN []").fails_with("RUN");
 }
+
+/// SEMANTICS 71
+#[test]
+fn layer_with_a_huge_sparse_file_warns() {
+    let kiln = Kiln::new();
+    let output = build(&kiln, "RUN truncate -s 1280M /var/log-of-logins").ok();
+    assert!(
+        output.stderr().contains(
+            "warning: a layer has 1.2 GiB of zeros in sparse files, which a registry gets in full\n\
+             hint: with huge user ids, useradd makes such files: give it --no-log-init\n"
+        ),
+        "{output}"
+    );
+}
