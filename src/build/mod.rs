@@ -47,7 +47,7 @@ use crate::dockerfile::{
 use crate::event::{Event, Reporter, StepId, StepOutcome};
 use crate::image::{Digest, ImageConfig, Platform, Reference};
 use crate::layer::Timestamp;
-use crate::registry::{Client, CredentialsError, Web};
+use crate::registry::{Client, SetupError, Web};
 use crate::sandbox::{SandboxError, Sandboxes, Surroundings};
 use crate::store::{Session, Stack, Store};
 
@@ -167,7 +167,7 @@ pub struct Workshop<'a> {
     /// Who is told.
     pub reporter: Arc<dyn Reporter>,
     /// Makes the client of registries when the first base image is pulled.
-    pub client: &'a (dyn Fn() -> Result<Client, CredentialsError> + Sync),
+    pub client: &'a (dyn Fn() -> Result<Client, SetupError> + Sync),
     /// Runs git outside the builder's namespace.
     pub host: &'a HostHelper,
     /// Reads URLs.
@@ -414,7 +414,7 @@ impl Build<'_> {
         self.plan.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn client(&self) -> Result<&Client, CredentialsError> {
+    fn client(&self) -> Result<&Client, SetupError> {
         if self.client.get().is_none() {
             let _ = self.client.set((self.shop.client)()?);
         }

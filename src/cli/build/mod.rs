@@ -22,7 +22,7 @@ use crate::build::{self, Built, ConfigChanges, ContextSource, NamedSource, Optio
 use crate::dockerfile;
 use crate::event::{Event, Reporter};
 use crate::image::{Digest, Platform, Reference};
-use crate::registry::{Client, CredentialsError, Web};
+use crate::registry::{Client, SetupError, Web};
 use crate::transfer::{self, Transfer};
 use crate::ui;
 
@@ -178,7 +178,7 @@ impl Arguments {
         }
     }
 
-    fn client(&self, workshop: &Workshop) -> std::result::Result<Client, CredentialsError> {
+    fn client(&self, workshop: &Workshop) -> std::result::Result<Client, SetupError> {
         let insecure = self.insecure || self.tls_verify == Some(false);
         workshop.registry_client(insecure, self.authfile.clone())
     }
