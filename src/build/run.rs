@@ -226,7 +226,9 @@ impl Build<'_> {
         drop(prepared.held);
         if !exit.success() {
             self.check_canceled()?;
-            return Err(self.failure(step, source, span, args, exit, output));
+            let mut failure = self.failure(step, source, span, args, exit, output);
+            failure.hint = failure.hint.or(prepared.not_given);
+            return Err(Trouble::Run(Box::new(failure)));
         }
         let changes = root.into_changes()?;
         let made = Made {
@@ -277,7 +279,7 @@ impl Build<'_> {
         command: Vec<String>,
         exit: Exit,
         output: Mutex<Output>,
-    ) -> Trouble {
+    ) -> RunFailure {
         let output = output.into_inner().unwrap_or_else(PoisonError::into_inner);
         let hint = self
             .shop
@@ -285,7 +287,7 @@ impl Build<'_> {
             .is_full()
             .then(|| space_hint(&std::io::ErrorKind::StorageFull.into()))
             .flatten();
-        Trouble::Run(Box::new(RunFailure {
+        RunFailure {
             hint,
             step: step.name.clone(),
             source: source.clone(),
@@ -294,7 +296,7 @@ impl Build<'_> {
             exit,
             log: self.shop.store.keep_log(&output.path, LOGS),
             output: output.tail,
-        }))
+        }
     }
 }
 

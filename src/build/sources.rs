@@ -376,6 +376,11 @@ impl<'a> Tree<'a> {
             "{text:?} is not in {}: no such file or directory",
             self.place
         );
+        let itself = self.view.resolve(path, false).ok().and_then(|at| at.node);
+        if itself.is_some_and(|node| node.stat.is_symlink()) {
+            let hint = format!("it is a symbolic link to what is not in {}", self.place);
+            return Trouble::hinted(message, hint);
+        }
         match self.nearest(path) {
             Some(near) => {
                 let near = String::from_utf8_lossy(&near);
