@@ -38,7 +38,7 @@ fn reasons_name_the_first_thing_that_differs() {
         [before, before, before, before]
     );
 
-    let again = format!("runs, since what it stands on was built anew: COPY src /src");
+    let again = "runs, since what it stands on was built anew: COPY src /src".to_owned();
     let changed = &[("src/a", "another"), ("src/c", "c")];
     std::fs::remove_file(kiln.sandbox().join("context/src/b")).unwrap();
     let changes = "src/a changed, src/c is new, src/b is gone";

@@ -117,6 +117,7 @@ hinted!(
     crate::sandbox::SandboxError,
     crate::store::StoreError,
     crate::transfer::TransferError,
+    crate::ui::template::TemplateError,
     kiln_runtime::Error,
 );
 

@@ -207,6 +207,12 @@ impl HelperRunner for OnHost {
     }
 }
 
+/// Returns the error of what needs the store alone.
+pub(super) fn busy(nothing: &str) -> CliError {
+    CliError::message(format!("another kiln is at work in this store: {nothing}"))
+        .hinted("try again when it has ended")
+}
+
 /// Returns how trees are stored by this user: the map is part of it, since a tree that was
 /// made under another one has other owners.
 fn form(builder: &Builder) -> Form {
@@ -251,11 +257,21 @@ pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 impl Workshop {
+    /// Gives up the hold and the session: from here on, nothing can be added to the store.
+    pub(super) fn give_up(&mut self) {
+        self.session.abandon();
+        self.release();
+    }
+
+    /// Gives up the hold, to have the store alone.
+    pub(super) fn release(&mut self) {
+        drop(self.lease.take());
+    }
+
     /// Gives up the hold, and removes what nothing refers to any more, unless another process
     /// uses the store: then that is left to a later one.
     pub(super) fn collect(mut self) -> Result<()> {
-        self.session.abandon();
-        drop(self.lease.take());
+        self.give_up();
         self.store.collect()?;
         Ok(())
     }
