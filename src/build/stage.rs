@@ -251,7 +251,10 @@ impl Build<'_> {
             diagnostics,
             source_text: source.clone(),
         };
-        let name = format!("ONBUILD trigger of {}", self.file.stages[index].from.base.text);
+        let name = format!(
+            "ONBUILD trigger of {}",
+            self.file.stages[index].from.base.text
+        );
         let mut parsed = Vec::new();
         for text in triggers {
             let source = Arc::new(Source::new(name.as_str(), text.clone()));
