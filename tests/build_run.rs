@@ -465,3 +465,17 @@ fn step_has_the_callers_limit_of_open_files_though_kiln_raises_its_own() {
         own.stdout
     );
 }
+
+/// SEMANTICS 71
+#[test]
+fn layer_with_a_huge_sparse_file_warns() {
+    let kiln = Kiln::new();
+    let output = build(&kiln, "RUN truncate -s 1280M /var/log-of-logins").ok();
+    assert!(
+        output.stderr().contains(
+            "warning: a layer has 1.2 GiB of zeros in sparse files, which a registry gets in full\n\
+             hint: with huge user ids, useradd makes such files: give it --no-log-init\n"
+        ),
+        "{output}"
+    );
+}

@@ -19,7 +19,9 @@ use crate::layer::{
 use crate::store::{IoContext, Layer, Stack, StepRecord};
 
 /// A layer with more bytes of zeros in holes than this is worth a word.
-const HOLES: u64 = 1 << 30;
+const HOLES: u64 = GIB;
+
+const GIB: u64 = 1 << 30;
 
 /// Hashes what is written to it.
 struct Sink(Hasher);
@@ -119,7 +121,7 @@ impl Build<'_> {
             self.shop.reporter.report(Event::Warning {
                 message: format!(
                     "a layer has {:.1} GiB of zeros in sparse files, which a registry gets in full",
-                    stats.hole_bytes as f64 / f64::from(1 << 30)
+                    stats.hole_bytes as f64 / GIB as f64
                 ),
                 hint: Some(
                     "with huge user ids, useradd makes such files: give it --no-log-init"
