@@ -38,19 +38,6 @@ fn names_need_not_be_text() {
 }
 
 #[test]
-fn a_file_that_may_not_be_read_says_what_to_do() {
-    let kiln = Kiln::new();
-    let context = kiln.sandbox().directory("context", &[("data/private", "x")]);
-    let private = context.join("data/private");
-    fs::set_permissions(&private, fs::Permissions::from_mode(0)).unwrap();
-    kiln.build("FROM scratch\nCOPY . /x\n", &[]).fails_with(
-        "\nhint: your user may not read it: name it in .dockerignore, or change its permissions\n",
-    );
-    kiln.build("FROM scratch\nCOPY . /x\n", &[(".dockerignore", "data")])
-        .ok();
-}
-
-#[test]
 fn sources_that_lead_nowhere_are_named() {
     let kiln = Kiln::new();
     let context = kiln.sandbox().directory("context", &[("d/x", "")]);
