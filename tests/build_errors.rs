@@ -399,6 +399,16 @@ fn an_array_with_single_quotes_is_told_from_a_pattern() {
 }
 
 #[test]
+fn a_variable_too_long_for_linux_is_explained() {
+    let kiln = Kiln::new();
+    let dockerfile = format!("FROM {}\nENV L={}\nRUN true\n", base(), "x".repeat(200_000));
+    kiln.build(&dockerfile, &[]).fails_with(
+        "\nhint: Linux takes at most 128 KiB for a command or a variable: \
+         put the text into a file, as COPY <<EOF does\n",
+    );
+}
+
+#[test]
 fn a_device_that_a_step_requires_is_refused() {
     let kiln = Kiln::new();
     let step = |flag: &str| format!("FROM {}\nRUN {flag} true\n", base());

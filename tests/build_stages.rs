@@ -269,7 +269,7 @@ fn failing_trigger_is_shown_in_its_own_text() {
     let output = kiln.build("FROM parent\n", &[]).fails();
     let stderr = output.stderr();
     assert!(
-        stderr.contains("  ONBUILD trigger of the base:1\n>   1 | RUN exit 9\n"),
+        stderr.contains("  ONBUILD trigger of parent:1\n>   1 | RUN exit 9\n"),
         "{output}"
     );
     assert!(stderr.contains("  exit code: 9\n"), "{output}");

@@ -115,7 +115,7 @@ impl Error {
             Error::Exec {
                 errno: Errno::ENOEXEC,
                 ..
-            } => "is the image for another architecture?",
+            } => "is the image for another architecture, or is it a script without a #! line?",
             Error::Interpreter(_) => {
                 "see the first line of a script (#!), or for a program `readelf -l` on its own \
                  machine: it names the loader that the image needs"

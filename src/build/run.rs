@@ -338,6 +338,13 @@ fn explain_exec(
             "make it executable with RUN chmod +x, or COPY --chmod=755; its directories must let the user pass",
         );
     }
+    if *errno == Errno::E2BIG {
+        return Trouble::hinted(
+            error.to_string(),
+            "Linux takes at most 128 KiB for a command or a variable: \
+             put the text into a file, as COPY <<EOF does",
+        );
+    }
     if *errno != Errno::ENOENT {
         return error.into();
     }

@@ -251,9 +251,13 @@ impl Build<'_> {
             diagnostics,
             source_text: source.clone(),
         };
+        let name = format!(
+            "ONBUILD trigger of {}",
+            self.file.stages[index].from.base.text
+        );
         let mut parsed = Vec::new();
         for text in triggers {
-            let source = Arc::new(Source::new("ONBUILD trigger of the base", text.clone()));
+            let source = Arc::new(Source::new(name.as_str(), text.clone()));
             let trigger = parse_onbuild_trigger(&text).map_err(|d| wrong(d, &source))?;
             parsed.push((trigger, source));
         }

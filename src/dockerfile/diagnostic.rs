@@ -94,6 +94,7 @@ impl fmt::Display for Diagnostics {
         match self.0.as_slice() {
             [] => f.write_str("no error"),
             [one] => one.fmt(f),
+            [first, _] => write!(f, "{first} (and 1 more error)"),
             [first, rest @ ..] => write!(f, "{first} (and {} more errors)", rest.len()),
         }
     }

@@ -157,6 +157,15 @@ impl LayerError {
             LayerError::Truncated { .. } => {
                 Some("fetch or make the archive again: its end is missing".to_owned())
             }
+            // Of a build context: what lies in the store is kiln's own.
+            LayerError::System { source, .. }
+                if source.kind() == io::ErrorKind::PermissionDenied =>
+            {
+                Some(
+                    "your user may not read it: name it in .dockerignore, or change its permissions"
+                        .to_owned(),
+                )
+            }
             LayerError::System { source, .. }
             | LayerError::Read(source)
             | LayerError::Write(source) => space_hint(source),
