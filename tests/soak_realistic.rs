@@ -105,7 +105,7 @@ fn site_behind_nginx() {
     assert!(
         answer
             .stdout()
-            .starts_with("<!doctype html><title>about</title><pre>\nAbout nobody\n</pre>\n"),
+            .contains("<!doctype html><title>about</title><pre>\nAbout nobody\n</pre>\n"),
         "{answer}"
     );
     // Its log is a link to /dev/stdout.
@@ -310,7 +310,12 @@ fn make_with_a_cache_of_compiled_files() {
     assert_eq!(app.says(&[]), "hello C++\n");
     let again = app.once(&["--no-cache"]).ok();
     let log = again.stderr();
-    assert!(log.contains("Hits:") && log.contains("2 /    4"), "{again}");
+    // Both files were compiled once and found once.
+    let hits = log.lines().any(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        words.windows(4).any(|w| w == ["Hits:", "2", "/", "4"])
+    });
+    assert!(hits, "{again}");
 }
 
 #[test]

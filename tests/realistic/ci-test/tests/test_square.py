@@ -1,6 +1,5 @@
 import socket
 import tempfile
-import threading
 import unittest
 
 from app import square
@@ -15,10 +14,12 @@ class Tests(unittest.TestCase):
             self.assertTrue(file.name.startswith("/scratch/"))
 
     def test_loopback_is_up(self):
-        server = socket.create_server(("127.0.0.1", 0))
-        threading.Thread(target=lambda: server.accept()[0].sendall(b"hi")).start()
-        with socket.create_connection(server.getsockname(), timeout=5) as client:
-            self.assertEqual(client.recv(2), b"hi")
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            with socket.create_connection(server.getsockname(), timeout=5) as client:
+                served, _ = server.accept()
+                with served:
+                    served.sendall(b"hi")
+                self.assertEqual(client.recv(2), b"hi")
 
     def test_nothing_else_is_reached(self):
         with self.assertRaises(OSError):
