@@ -108,7 +108,7 @@ def tree_of(archive):
     tree = {}
     for data in layers_of(archive):
         for entry in (layer := tarfile.open(fileobj=io.BytesIO(data))):
-            path = entry.name.removeprefix("./").strip("/")
+            path = os.path.normpath("/" + entry.name).strip("/")
             parent, _, name = path.rpartition("/")
             if name.startswith(".wh."):
                 gone = f"{parent}/{name[4:]}".strip("/")
@@ -127,6 +127,10 @@ def tree_of(archive):
     return tree
 
 
+# What buildah mounted over and left behind; a layer of kiln must not have it.
+STUBS = ["etc/hostname", "etc/hosts", "etc/resolv.conf", "run", "run/.containerenv", "proc", "sys"]
+
+
 def check_equal(name="bench"):
     """Holds kiln's image against buildah's, file by file."""
     ours, theirs = WORK / "ours.tar", WORK / "theirs.tar"
@@ -135,6 +139,9 @@ def check_equal(name="bench"):
     kiln("save", "--format", "oci-archive", "-o", ours, name)
     run([*PEER, "push", "--signature-policy", POLICY, name, f"oci-archive:{theirs}"])
     ours, theirs = tree_of(ours), tree_of(theirs)
+    for path in STUBS:
+        if path not in ours:
+            theirs.pop(path, None)
     if ours != theirs:
         wrong = [p for p in sorted(ours.keys() | theirs.keys()) if ours.get(p) != theirs.get(p)]
         shown = [f"{p}: kiln {ours.get(p)}, buildah {theirs.get(p)}" for p in wrong[:5]]

@@ -357,6 +357,64 @@ fn near_names_are_looked_for_below_directories_too() {
 }
 
 #[test]
+fn a_name_that_is_in_another_directory_is_found_there() {
+    let kiln = Kiln::new();
+    let files = [
+        ("app/package.json", ""),
+        ("app/deep/package.json", ""),
+        ("secret/key.pem", ""),
+        (".dockerignore", "secret"),
+    ];
+    let output = kiln
+        .build("FROM scratch\nCOPY package.json /x\n", &files)
+        .fails();
+    assert!(
+        output.stderr().ends_with(
+            "\
+error: \"package.json\" is not in the build context: no such file or directory
+ --> Dockerfile:2:1
+  |
+2 | COPY package.json /x
+  | ^^^^^^^^^^^^^^^^^^^^
+hint: there is \"app/package.json\": paths start at the top of the build context
+"
+        ),
+        "{output}"
+    );
+    // What is excluded is no advice.
+    let output = kiln
+        .build("FROM scratch\nCOPY key.pem /x\n", &files)
+        .fails();
+    assert!(!output.stderr().contains("hint:"), "{output}");
+}
+
+#[test]
+fn an_array_with_single_quotes_is_told_from_a_pattern() {
+    let kiln = Kiln::new();
+    let output = kiln
+        .build("FROM scratch\nCOPY [\"a\", '/b']\n", &[("a", "")])
+        .fails();
+    let hint = "\nhint: an array has double quotes around each string: [\"a\", \"b\"]\n";
+    assert!(output.stderr().contains(hint), "{output}");
+}
+
+#[test]
+fn a_device_that_a_step_requires_is_refused() {
+    let kiln = Kiln::new();
+    let step = |flag: &str| format!("FROM {}\nRUN {flag} true\n", base());
+    kiln.build(&step("--device=vendor.com/gpu=all"), &[]).ok();
+    let output = kiln
+        .build(&step("--device=vendor.com/gpu,required"), &[])
+        .fails();
+    assert!(
+        output.stderr().contains(
+            "error: RUN --device=vendor.com/gpu,required: steps see no devices of the host\n"
+        ),
+        "{output}"
+    );
+}
+
+#[test]
 fn all_errors_of_a_file_are_shown_and_nothing_is_begun() {
     let kiln = Kiln::new();
     let dockerfile = format!("FROM {}\nRUN touch /x\nADD\nEXPOSE x\nENV\n", base());

@@ -450,6 +450,22 @@ fn empty_run_is_refused_in_exec_form() {
     build(&kiln, "RUN []").fails_with("RUN");
 }
 
+#[test]
+fn step_has_the_callers_limit_of_open_files_though_kiln_raises_its_own() {
+    let kiln = Kiln::new();
+    let limits = "ulimit -Sn; ulimit -Hn";
+    let dockerfile = format!("FROM {}\nRUN ({limits}) > /limits\n", base());
+    kiln.build(&dockerfile, &[]).ok();
+    let own = std::process::Command::new("sh")
+        .args(["-c", limits])
+        .output()
+        .unwrap();
+    assert_eq!(
+        kiln.image("test").tree.file("/limits").content(),
+        own.stdout
+    );
+}
+
 /// SEMANTICS 71
 #[test]
 fn layer_with_a_huge_sparse_file_warns() {

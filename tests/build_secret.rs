@@ -393,3 +393,27 @@ fn step_ends_although_the_agent_never_answers() {
     )
     .ok();
 }
+
+#[test]
+fn a_step_that_fails_without_what_was_not_given_says_so() {
+    let kiln = Kiln::new();
+    let hints = [
+        (
+            "secret,id=token",
+            "the secret \"token\" was not given, which the step may need: \
+             --secret id=token,src=FILE or --secret id=token,env=VARIABLE",
+        ),
+        (
+            "ssh",
+            "the SSH agent \"default\" was not given, which the step may need: \
+             --ssh default (the agent of SSH_AUTH_SOCK) or --ssh default=KEY",
+        ),
+    ];
+    for (mount, hint) in hints {
+        let step = |command: &str| format!("RUN --mount=type={mount} {command}");
+        let hint = format!("\nhint: {hint}\n");
+        build(&kiln, &[], &step("exit 3")).fails_with(&hint);
+        let output = build(&kiln, &[], &step("true")).ok();
+        assert!(!output.stderr().contains("hint:"), "{output}");
+    }
+}

@@ -122,3 +122,30 @@ fn image_that_is_not_there_is_named() {
          hint: `kiln images` lists what there is; `kiln pull nosuch` fetches it\n"
     );
 }
+
+#[test]
+fn format_takes_the_templates_of_docker() {
+    let (kiln, name, _) = pulled();
+    let output = kiln
+        .run(["history", "--format", "{{.Size}} {{.CreatedBy}}", &name])
+        .ok();
+    assert_eq!(
+        output.stdout(),
+        "0B CMD [\"sh\"]\n\
+         56B RUN /bin/sh -c xxxxxxxxxxxxxxxxxxxxxxxxxxxxx…\n\
+         0B ENV A=b\n\
+         1.23kB ADD rootfs.tar /\n"
+    );
+    let output = kiln
+        .run([
+            "history",
+            "--format",
+            r"table {{.Size}}\t{{.Comment}}",
+            &name,
+        ])
+        .ok();
+    assert!(
+        output.stdout().starts_with("SIZE      COMMENT\n0B\n"),
+        "{output}"
+    );
+}

@@ -184,3 +184,147 @@ fn reader_that_closes_the_pipe_is_no_error() {
     assert!(output.status.success(), "{output:?}");
     assert_eq!(output.stderr, b"");
 }
+
+#[test]
+fn filters_choose_by_name_label_time_and_whether_there_is_a_name() {
+    let Store {
+        kiln,
+        registry,
+        one,
+        two,
+        three,
+    } = store();
+    let ids = |filters: &[&str]| {
+        let filters = filters.iter().flat_map(|filter| ["--filter", filter]);
+        let arguments = ["images", "-q", "--no-trunc"].into_iter().chain(filters);
+        kiln.run(arguments).ok().stdout()
+    };
+    let lines = |ids: &[&Published]| {
+        ids.iter()
+            .map(|i| format!("{}\n", i.id))
+            .collect::<String>()
+    };
+    assert_eq!(ids(&["dangling=true"]), lines(&[&two]));
+    assert_eq!(ids(&["dangling=false"]), lines(&[&three, &one]));
+    assert_eq!(ids(&["reference=hel*"]), lines(&[&one]));
+    assert_eq!(ids(&["reference=h?llo:l*"]), lines(&[&one]));
+    // As in docker, a wildcard does not cross a slash.
+    assert_eq!(ids(&["reference=*app*"]), "");
+    assert_eq!(ids(&["reference=*/app"]), lines(&[&three, &one]));
+    assert_eq!(ids(&["reference=*/*:two"]), lines(&[&three]));
+    let address = registry.reference("one");
+    assert_eq!(ids(&[&format!("before={address}")]), lines(&[&two]));
+    assert_eq!(ids(&["since=hello"]), lines(&[&three]));
+    assert_eq!(
+        ids(&["since=hello", "dangling=true"]),
+        "",
+        "different filters all have to hold"
+    );
+    let by_pattern = kiln.run(["images", "-q", "--no-trunc", "he*"]).ok();
+    assert_eq!(by_pattern.stdout(), lines(&[&one]));
+
+    kiln.build("FROM hello\nLABEL tier=web empty=\n", &[]).ok();
+    let tests = |filter| kiln.run(["images", "--filter", filter, "--format", "{{.Repository}}"]);
+    for filter in ["label=tier", "label=tier=web", "label=empty="] {
+        assert_eq!(tests(filter).ok().stdout(), "test\n", "{filter}");
+    }
+    assert_eq!(tests("label=tier=db").ok().stdout(), "");
+
+    let refused = |filter: &str| {
+        let output = kiln.run(["images", "--filter", filter]).fails();
+        (output.code(), output.stderr())
+    };
+    assert_eq!(
+        refused("colour=red"),
+        (
+            Some(2),
+            "error: invalid filter \"colour=red\"\n\
+             hint: the filters are reference=PATTERN, label=NAME[=VALUE], label!=NAME[=VALUE], \
+             dangling=true|false, before=IMAGE and since=IMAGE\n"
+                .to_owned()
+        )
+    );
+    let (code, message) = refused("before=nosuch");
+    assert_eq!(code, Some(1));
+    assert!(
+        message.starts_with("error: no such image: nosuch\n"),
+        "{message}"
+    );
+    assert_eq!(
+        refused("reference=[a").1,
+        "error: invalid pattern \"[a\"\nhint: a '[' needs its ']'\n"
+    );
+}
+
+#[test]
+fn format_takes_the_templates_of_docker() {
+    let Store {
+        kiln,
+        registry,
+        one,
+        ..
+    } = store();
+    let show = |format: &str| {
+        let output = kiln.run(["images", "--format", format, "hello"]);
+        output.ok().stdout()
+    };
+    let id = short(&one.id);
+    assert_eq!(
+        show("{{.Repository}}:{{.Tag}} {{.ID}} {{.Size}}"),
+        format!("hello:latest {id} 1.23kB\n")
+    );
+    assert_eq!(
+        show("{{.CreatedAt}}|{{upper .Repository}}"),
+        "2001-01-01 00:00:00 +0000 UTC|HELLO\n"
+    );
+    assert_eq!(
+        show(r"table {{.ID}}\t{{.Repository}}"),
+        format!("IMAGE ID       REPOSITORY\n{id}   hello\n")
+    );
+    let json: Value = serde_json::from_str(&show("{{json .}}")).unwrap();
+    assert_eq!(json["Repository"], "hello");
+    assert_eq!(show("{{json .Tag}}"), "\"latest\"\n");
+    let failed = kiln.run(["images", "--format", "{{.Name}}"]).fails();
+    assert_eq!(
+        (failed.code(), failed.stderr()),
+        (
+            Some(1),
+            "error: invalid template: there is no field .Name\n\
+             hint: the fields are Containers, CreatedAt, CreatedSince, Digest, ID, Repository, \
+             SharedSize, Size, Tag, UniqueSize, VirtualSize\n"
+                .to_owned()
+        )
+    );
+    let name = registry.reference("one");
+    let digests = kiln.run(["images", "--digests", &name]).ok().stdout();
+    let mut lines = digests.lines();
+    let header: Vec<&str> = lines.next().unwrap().split_whitespace().collect();
+    assert_eq!(header[..3], ["REPOSITORY", "TAG", "DIGEST"]);
+    assert!(
+        lines
+            .next()
+            .unwrap()
+            .contains(&format!(" {} ", one.manifest)),
+        "{digests}"
+    );
+}
+
+#[test]
+fn docker_s_longer_names_do_the_same() {
+    let kiln = store().kiln;
+    for (long, short) in [
+        (&["image", "ls", "-q"][..], &["images", "-q"][..]),
+        (&["image", "list", "-a"], &["images"]),
+        (&["image", "inspect", "hello"], &["inspect", "hello"]),
+        (&["image", "history", "hello"], &["history", "hello"]),
+    ] {
+        assert_eq!(
+            kiln.run(long).ok().stdout(),
+            kiln.run(short).ok().stdout(),
+            "{long:?}"
+        );
+    }
+    kiln.run(["image", "tag", "hello", "again"]).ok();
+    let output = kiln.run(["image", "rm", "again"]).ok();
+    assert_eq!(output.stdout(), "Untagged: again:latest\n");
+}

@@ -100,3 +100,47 @@ fn what_is_found_is_printed_although_something_is_not_there() {
     assert_eq!(found[0]["Id"], image.id.as_str());
     assert_eq!(kiln.run(["inspect", "nosuch"]).fails().stdout(), "[]\n");
 }
+
+#[test]
+fn format_takes_the_templates_of_docker() {
+    let registry = FaultyRegistry::start();
+    let kiln = Kiln::new();
+    let image = registry.image_of(
+        "1",
+        &[],
+        json!({"config": {"Env": ["PATH=/bin", "A=b"], "Labels": {"l": "m"}}}),
+    );
+    let name = registry.reference("1");
+    kiln.run(["pull", &name]).ok();
+    for (format, text) in [
+        ("{{.Id}}", &*image.id),
+        ("{{.Config.Env}}", "[PATH=/bin A=b]"),
+        ("{{json .Config.Env}}", "[\"PATH=/bin\",\"A=b\"]"),
+        ("{{.Config.Labels.l}}", "m"),
+        (r#"{{index .Config.Labels "l"}}"#, "m"),
+        (
+            "{{range .Config.Env}}{{println .}}{{end}}",
+            "PATH=/bin\nA=b\n",
+        ),
+        // What the image leaves out.
+        (
+            "{{.Config.User}}|{{.Config.Cmd}}|{{.Config.ExposedPorts}}",
+            "|[]|map[]",
+        ),
+        ("{{index .RootFS.Layers 0}}", &image.layer),
+    ] {
+        let output = kiln.run(["inspect", "-f", format, &name]).ok();
+        assert_eq!(output.stdout(), format!("{text}\n"), "{format}");
+    }
+    let output = kiln.run(["inspect", "--format", "json", &name]).ok();
+    assert_eq!(output.stdout().lines().count(), 1);
+    let output = kiln
+        .run(["inspect", "--format", "{{yaml .}}", &name])
+        .fails();
+    assert_eq!(
+        output.stderr(),
+        "error: invalid template: there is no function \"yaml\"\n\
+         hint: the functions are json, join, split, upper, lower, title, println, print, index, \
+         len, eq, ne, not, truncate\n"
+    );
+}

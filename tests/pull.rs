@@ -323,7 +323,7 @@ fn registry_that_fails_is_quoted() {
         &registry.address(),
         "error: REGISTRY/app: manifest 1: denied: 403 DENIED: requested access is denied [31m\n\
          hint: use an account that has the right to this repository; \
-         log in: docker login REGISTRY, or podman login REGISTRY\n",
+         log in: kiln login REGISTRY\n",
     );
 }
 
@@ -359,7 +359,7 @@ fn private_repository_asks_for_a_login_and_takes_docker_s_config() {
         &registry.address(),
         "error: REGISTRY/app: manifest 1: unauthorized: 401 UNAUTHORIZED: authentication required\n\
          hint: the repository is private or does not exist; \
-         log in: docker login REGISTRY, or podman login REGISTRY\n",
+         log in: kiln login REGISTRY\n",
     );
     let config = |auth: &str| {
         let config = json!({"auths": {registry.address(): {"auth": auth}}}).to_string();
@@ -373,7 +373,7 @@ fn private_repository_asks_for_a_login_and_takes_docker_s_config() {
         &registry.address(),
         "error: REGISTRY/app: manifest 1: unauthorized: 401 UNAUTHORIZED: authentication required\n\
          hint: the stored credentials may be old, or lack the right; \
-         log in: docker login REGISTRY, or podman login REGISTRY\n",
+         log in: kiln login REGISTRY\n",
     );
     config(AUTH);
     kiln.run(["pull", &reference]).ok();

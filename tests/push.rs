@@ -103,7 +103,7 @@ fn push_that_fails_leaves_no_manifest() {
         &tail[64..],
         ": denied: 403 DENIED: read only\n\
          hint: use an account that has the right to this repository; \
-         log in: docker login REGISTRY, or podman login REGISTRY\n"
+         log in: kiln login REGISTRY\n"
     );
     assert_eq!(output.stdout(), "");
     let log = registry.take_log();
@@ -142,7 +142,7 @@ fn user_and_password_come_from_docker_s_config() {
     assert!(
         output.stderr().ends_with(&format!(
             "hint: the repository is private or does not exist; \
-             log in: docker login {0}, or podman login {0}\n",
+             log in: kiln login {0}\n",
             registry.address()
         )),
         "{output}"

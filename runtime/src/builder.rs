@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 
 use crate::error::Error;
@@ -23,6 +24,8 @@ struct Inner {
     host: HostHelper,
     uids: IdMap,
     gids: IdMap,
+    /// The caller's limits of open files, which steps get back.
+    open_files: (u64, u64),
     spawner: Spawner,
 }
 
@@ -47,6 +50,7 @@ impl Builder {
         // Who ignores it can't wait for a child, and the disposition is inherited.
         process::stop_ignoring(Signal::SIGCHLD);
         let host = HostHelper::start()?;
+        let open_files = raise_open_files();
         let (uids, gids) = find_maps(&host)?;
         if disabled("userns") {
             return Err(Error::UserNamespacesForbidden(Errno::EPERM));
@@ -60,6 +64,7 @@ impl Builder {
                 host,
                 uids,
                 gids,
+                open_files,
                 spawner: Spawner::default(),
             }),
         })
@@ -83,9 +88,22 @@ impl Builder {
         (&self.inner.uids, &self.inner.gids)
     }
 
+    pub(crate) fn open_files(&self) -> (u64, u64) {
+        self.inner.open_files
+    }
+
     pub(crate) fn spawner(&self) -> &Spawner {
         &self.inner.spawner
     }
+}
+
+/// Lets this process have as many files open as it may, since it holds one for each layer, and
+/// returns the limits that it had.
+fn raise_open_files() -> (u64, u64) {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 1024));
+    // Where that fails, very deep stacks do too, and say so.
+    let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    (soft, hard)
 }
 
 /// Finds out which ids the caller has.

@@ -443,8 +443,11 @@ fn candidates(program: &[u8], path: &[u8]) -> Result<Vec<CString>, Error> {
     path.split(|b| *b == b':').map(join).collect()
 }
 
-fn start(builder: &Builder, spec: Spec) -> Result<Step, Error> {
+fn start(builder: &Builder, mut spec: Spec) -> Result<Step, Error> {
     let ids = builder.step_ids();
+    // The builder raised its own; what the spec says of it comes later, and counts.
+    let (soft, hard) = builder.open_files();
+    spec.rlimits.insert(0, (libc::RLIMIT_NOFILE, soft, hard));
     let program = String::from_utf8_lossy(spec.args.first().map_or(b"", |a| a)).into_owned();
     let mut flags = libc::CLONE_NEWUSER
         | libc::CLONE_NEWNS

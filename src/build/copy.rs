@@ -4,12 +4,14 @@ use std::fs::File;
 use std::io::{Read, Seek};
 
 use super::error::{Step, Trouble};
+use super::explain::FILES;
 use super::key::{Inputs, Key};
+use super::origin::Origin;
 use super::pipeline::Made;
 use super::recall::{Recalled, Turn};
 use super::remote::Remote;
 use super::sources::{Entry, Selected, Tree};
-use super::stage::{Origin, Outcome, State};
+use super::stage::{Outcome, State};
 use super::{Build, Running};
 use crate::context::Context;
 use crate::context::ignore::IgnoreFile;
@@ -86,7 +88,7 @@ impl Build<'_> {
     ) -> Step<Outcome> {
         let tree = match &from {
             Some(Origin::Layers { view, .. }) => Tree::image(view),
-            Some(Origin::Context(context)) => Tree::context(context),
+            Some(Origin::Context(context)) => Tree::named_context(context),
             None => Tree::context(self.context),
         };
         let manner = Manner {
@@ -145,7 +147,8 @@ impl Build<'_> {
         let mut key = self.key("context");
         job.hash(&mut key)?;
         let inputs = key.finish();
-        let turn = match self.recall(state, &inputs, &created_by, step)? {
+        let contents = || job.contents();
+        let turn = match self.recall(state, &inputs, &created_by, Some(&contents), step)? {
             Recalled::Hit(outcome) => return Ok(outcome),
             Recalled::Miss(turn) => turn,
         };
@@ -172,7 +175,8 @@ impl Build<'_> {
             true => key.finish_linked(),
             false => key.finish(),
         };
-        let turn = match self.recall(state, &inputs, &created_by, step)? {
+        let contents = || job.contents();
+        let turn = match self.recall(state, &inputs, &created_by, Some(&contents), step)? {
             Recalled::Hit(outcome) => return Ok(outcome),
             Recalled::Miss(turn) => turn,
         };
@@ -321,9 +325,12 @@ impl Build<'_> {
 impl Job<'_> {
     /// Adds to a key all that a copy depends on but what lies below.
     fn hash(&self, key: &mut Key) -> Step<()> {
-        key.text(&self.destination)
-            .number(self.into_directory.into())
+        key.part("the destination")
+            .text(&self.destination)
+            .number(self.into_directory.into());
+        key.part("the owner or mode")
             .text(&format!("{:?} {:?}", self.owner, self.chmod));
+        key.part(FILES);
         for item in &self.items {
             match item {
                 Item::Tree(selected) => {
@@ -342,6 +349,33 @@ impl Job<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Returns what is copied, by names as people know them, with what tells a change.
+    fn contents(&self) -> Vec<(String, String)> {
+        let shown = |path: &[u8]| String::from_utf8_lossy(path).into_owned();
+        let mut all = Vec::new();
+        for item in &self.items {
+            match item {
+                Item::Tree(selected) => {
+                    for entry in &selected.entries {
+                        let stat = &entry.node.stat;
+                        // Of most directories only that they are there is of interest.
+                        let content = entry
+                            .content
+                            .map(|hash| blake3::Hash::from(hash).to_hex()[..16].to_owned());
+                        let what = format!("{:o} {}", stat.mode, content.unwrap_or_default());
+                        all.push((shown(&entry.node.path), what));
+                    }
+                }
+                Item::Document { name, content } => {
+                    let hash = blake3::hash(content.as_bytes());
+                    all.push((format!("<<{name}"), hash.to_hex()[..16].to_owned()));
+                }
+                Item::Remote(_) | Item::Url { .. } | Item::Repository(_) => {}
+            }
+        }
+        all
     }
 
     fn attributes(&self, tree: &Tree<'_>, entry: &Entry) -> Step<Attributes> {

@@ -229,7 +229,7 @@ troubles!(
     crate::dockerfile::MetadataError,
     crate::dockerfile::MountError,
     crate::layer::LayerError,
-    crate::registry::CredentialsError,
+    crate::registry::SetupError,
     crate::sandbox::SandboxError,
     crate::sandbox::UserError,
     crate::store::StoreError,

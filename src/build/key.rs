@@ -8,12 +8,17 @@ const VERSION: &str = "kiln-step-2";
 
 /// Collects what a step is given. Fields are named and have their length before them, so that
 /// no two inputs look the same.
-pub(super) struct Key(blake3::Hasher);
+pub(super) struct Key {
+    whole: blake3::Hasher,
+    /// The parts so far, and the one that is being added to: they tell what changed.
+    parts: Vec<(String, String)>,
+    part: (String, blake3::Hasher),
+}
 
 impl Key {
     /// Starts the key of a kind of step.
     pub(super) fn new(kind: &str) -> Key {
-        let mut key = Key(blake3::Hasher::new());
+        let mut key = Key::empty();
         key.text(VERSION);
         key.text(kind);
         key
@@ -21,15 +26,37 @@ impl Key {
 
     /// Starts a key that stays what it is whatever becomes of steps, for what outlives them.
     pub(super) fn lasting(kind: &str) -> Key {
-        let mut key = Key(blake3::Hasher::new());
+        let mut key = Key::empty();
         key.text(kind);
         key
     }
 
+    fn empty() -> Key {
+        Key {
+            whole: blake3::Hasher::new(),
+            parts: Vec::new(),
+            part: ("kiln itself".to_owned(), blake3::Hasher::new()),
+        }
+    }
+
+    /// Begins a part of the key, by the name that people are told it by.
+    pub(super) fn part(&mut self, name: impl Into<String>) -> &mut Key {
+        let (name, hasher) =
+            std::mem::replace(&mut self.part, (name.into(), blake3::Hasher::new()));
+        self.parts
+            .push((name, hasher.finalize().to_hex()[..16].to_owned()));
+        self
+    }
+
+    fn update(&mut self, bytes: &[u8]) {
+        self.whole.update(bytes);
+        self.part.1.update(bytes);
+    }
+
     /// Adds bytes.
     pub(super) fn bytes(&mut self, bytes: &[u8]) -> &mut Key {
-        self.0.update(&(bytes.len() as u64).to_le_bytes());
-        self.0.update(bytes);
+        self.update(&(bytes.len() as u64).to_le_bytes());
+        self.update(bytes);
         self
     }
 
@@ -40,7 +67,7 @@ impl Key {
 
     /// Adds a number.
     pub(super) fn number(&mut self, number: u64) -> &mut Key {
-        self.0.update(&number.to_le_bytes());
+        self.update(&number.to_le_bytes());
         self
     }
 
@@ -63,15 +90,17 @@ impl Key {
     }
 
     /// Returns the key of a step that stands on what lies below it.
-    pub(super) fn finish(&self) -> Inputs {
+    pub(super) fn finish(&mut self) -> Inputs {
+        self.part("");
         Inputs {
-            hash: self.0.finalize().to_hex().to_string(),
+            hash: self.whole.finalize().to_hex().to_string(),
             linked: false,
+            parts: std::mem::take(&mut self.parts),
         }
     }
 
     /// Returns the key of a step that does not: its layer is the same on top of anything.
-    pub(super) fn finish_linked(&self) -> Inputs {
+    pub(super) fn finish_linked(&mut self) -> Inputs {
         Inputs {
             linked: true,
             ..self.finish()
@@ -86,6 +115,8 @@ pub(super) struct Inputs {
     pub(super) hash: String,
     /// Whether what lies below does not matter.
     pub(super) linked: bool,
+    /// Hashes of the parts of them, by name.
+    pub(super) parts: Vec<(String, String)>,
 }
 
 #[cfg(test)]

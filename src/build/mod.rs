@@ -8,8 +8,10 @@ mod context_source;
 mod contexts;
 mod copy;
 mod error;
+mod explain;
 mod key;
 mod mount;
+mod origin;
 mod pipeline;
 mod recall;
 mod remote;
@@ -45,7 +47,7 @@ use crate::dockerfile::{
 use crate::event::{Event, Reporter, StepId, StepOutcome};
 use crate::image::{Digest, ImageConfig, Platform, Reference};
 use crate::layer::Timestamp;
-use crate::registry::{Client, CredentialsError, Web};
+use crate::registry::{Client, SetupError, Web};
 use crate::sandbox::{SandboxError, Sandboxes, Surroundings};
 use crate::store::{Session, Stack, Store};
 
@@ -74,6 +76,8 @@ pub struct Options {
     pub cache_ttl: Option<Duration>,
     /// How many steps may run at once.
     pub jobs: usize,
+    /// Whether it is said of each step why it runs or not.
+    pub explain: bool,
     /// When base images are pulled.
     pub pull: Pull,
     /// The network of RUN.
@@ -163,7 +167,7 @@ pub struct Workshop<'a> {
     /// Who is told.
     pub reporter: Arc<dyn Reporter>,
     /// Makes the client of registries when the first base image is pulled.
-    pub client: &'a (dyn Fn() -> Result<Client, CredentialsError> + Sync),
+    pub client: &'a (dyn Fn() -> Result<Client, SetupError> + Sync),
     /// Runs git outside the builder's namespace.
     pub host: &'a HostHelper,
     /// Reads URLs.
@@ -194,6 +198,8 @@ struct Build<'a> {
     named: contexts::NamedContexts,
     plan: Mutex<Plan>,
     schedule: Schedule,
+    /// Names the Dockerfile among others.
+    identity: String,
     platform: Platform,
     /// The time of what this build makes.
     now: jiff::Timestamp,
@@ -249,6 +255,13 @@ pub fn build(shop: &Workshop<'_>, options: &Options) -> Result<Built, BuildError
         named: contexts::NamedContexts::default(),
         schedule: Schedule::new(plan.stages.len(), options.jobs),
         plan: Mutex::new(plan),
+        identity: format!(
+            "{:?} {:?} {:?} {:?}",
+            std::env::current_dir().unwrap_or_default(),
+            options.context,
+            options.dockerfile,
+            options.target
+        ),
         platform,
         now: epoch.unwrap_or_else(jiff::Timestamp::now),
         dated: epoch.is_some(),
@@ -401,7 +414,7 @@ impl Build<'_> {
         self.plan.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn client(&self) -> Result<&Client, CredentialsError> {
+    fn client(&self) -> Result<&Client, SetupError> {
         if self.client.get().is_none() {
             let _ = self.client.set((self.shop.client)()?);
         }

@@ -7,8 +7,9 @@ mod trees;
 
 use super::error::{Step, Trouble};
 use super::key::Key;
+use super::origin::Origin;
 use super::sources::{Selected, Tree};
-use super::stage::{Origin, State};
+use super::stage::State;
 use crate::context::Context;
 use crate::dockerfile::{MountKind, MountSpec, Run, join_path};
 use crate::image::ChainId;

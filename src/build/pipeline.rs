@@ -111,6 +111,7 @@ impl Build<'_> {
         source: &Arc<Source>,
         span: Span,
     ) -> Step<()> {
+        self.take_committed(state)?;
         let fs = made.staged.join("fs");
         let directory = self.open_staged(&fs, &made.overrides)?;
         let pipeline = match state.pipeline.take() {
@@ -135,6 +136,24 @@ impl Build<'_> {
         let fd = directory.fd().as_raw_fd();
         state.ahead.push(format!("/proc/self/fd/{fd}").into());
         state.view.push(directory);
+        Ok(())
+    }
+
+    /// Takes in the layers that are in the store by now, without waiting for others.
+    fn take_committed(&self, state: &mut State) -> Step<()> {
+        let results = state.pipeline.iter().flat_map(|p| p.results.try_iter());
+        for result in results {
+            match result {
+                Ok(layer) => {
+                    state.stack.push(layer);
+                    state.ahead.remove(0);
+                }
+                Err(error) => {
+                    self.fail(error);
+                    return Err(Trouble::Canceled);
+                }
+            }
+        }
         Ok(())
     }
 

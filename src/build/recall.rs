@@ -30,29 +30,35 @@ pub(super) struct Turn<'a> {
 
 impl Build<'_> {
     /// Returns what is recorded of a step with these inputs, or the right to do it. Where
-    /// another build is at the same step, waits for what it comes to.
+    /// another build is at the same step, waits for what it comes to. `files` names the files
+    /// of a COPY and their hashes.
     pub(super) fn recall(
         &self,
         state: &mut State,
         inputs: &Inputs,
         created_by: &str,
+        files: Option<&dyn Fn() -> Vec<(String, String)>>,
         step: &Running,
     ) -> Step<Recalled<'_>> {
         let place = state.advance(inputs);
         if state.no_cache {
+            self.explain_miss(state, inputs, files, step);
             return Ok(Recalled::Miss(Turn {
                 lock: None,
                 _slot: self.schedule.slot(),
             }));
         }
         if let Some(outcome) = self.look_up(state, inputs, created_by)? {
+            self.explain_hit(&outcome, step);
             return Ok(Recalled::Hit(outcome));
         }
         let lock = self.lock_step(place, step)?;
         // Somebody else may have been done with it just before.
         if let Some(outcome) = self.look_up(state, inputs, created_by)? {
+            self.explain_hit(&outcome, step);
             return Ok(Recalled::Hit(outcome));
         }
+        self.explain_miss(state, inputs, files, step);
         Ok(Recalled::Miss(Turn {
             lock: Some(lock),
             _slot: self.schedule.slot(),

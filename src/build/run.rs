@@ -11,9 +11,10 @@ use kiln_runtime::{Exit, Network, OverlayKind};
 use super::error::{RunFailure, Step, Trouble};
 use super::key::Inputs;
 use super::mount::{By, Mounts, Script};
+use super::origin::Origin;
 use super::pipeline::Made;
 use super::recall::Recalled;
-use super::stage::{Origin, Outcome, State};
+use super::stage::{Outcome, State};
 use super::{Build, Running};
 use crate::dockerfile::{self, Invocation, Run, Security, Source, Span};
 use crate::event::{Event, Stream};
@@ -47,6 +48,23 @@ impl Output {
     }
 }
 
+/// Refuses a step that can't do without a device; one that can gets none.
+fn refuse_devices(state: &State, run: &Run) -> Step<()> {
+    for word in &run.devices {
+        let device = state.scope.expand(word)?;
+        if device
+            .split(',')
+            .any(|o| o == "required" || o == "required=true")
+        {
+            return Err(Trouble::hinted(
+                format!("RUN --device={device}: steps see no devices of the host"),
+                "leave \"required\" out where the step can do without",
+            ));
+        }
+    }
+    Ok(())
+}
+
 impl Build<'_> {
     pub(super) fn run_step(
         &self,
@@ -63,6 +81,7 @@ impl Build<'_> {
                 "kiln never gives a step more rights than its own user has; leave the flag out",
             ));
         }
+        refuse_devices(state, run)?;
         let network = match run.network {
             Some(dockerfile::Network::None) => Network::None,
             Some(dockerfile::Network::Host) => Network::Host,
@@ -96,21 +115,22 @@ impl Build<'_> {
         let user = config.user.clone();
         let key = |state: &State, by: By| -> Step<Inputs> {
             let mut key = self.key("run");
-            key.text(&self.platform.to_string())
-                .list(&args)
-                .text(&working_dir)
-                .text(&user)
-                .number(network as u64)
-                .text(hostname);
+            key.part("the platform").text(&self.platform.to_string());
+            key.part("the command").list(&args);
+            key.part("the working directory").text(&working_dir);
+            key.part("the user").text(&user);
+            key.part("the network").number(network as u64);
+            key.part("the host name").text(hostname);
             for (name, value) in state.scope.key_environment() {
-                key.text(name).text(value);
+                key.part(format!("variable {name}")).text(name).text(value);
             }
             if let Some((_, content)) = &script {
-                key.text("script").text(content);
+                key.part("the script").text("script").text(content);
             }
             if !run.mounts.is_empty() {
-                mounts.add_to_key(key.text("mounts"), by)?;
+                mounts.add_to_key(key.part("what is mounted").text("mounts"), by)?;
             }
+            key.part("what is around it, such as --add-host");
             self.options.surroundings.add_to(|text| {
                 key.text(text);
             });
@@ -122,11 +142,12 @@ impl Build<'_> {
             // The layers that mounts are from say enough where they are known: none is read.
             if let Some(outcome) = self.look_up(state, &inputs, &created_by)? {
                 state.advance(&inputs);
+                self.explain_hit(&outcome, step);
                 return Ok(outcome);
             }
             also = Some(std::mem::replace(&mut inputs, key(state, By::Content)?));
         }
-        let turn = match self.recall(state, &inputs, &created_by, step)? {
+        let turn = match self.recall(state, &inputs, &created_by, None, step)? {
             Recalled::Hit(outcome) => {
                 if let (Some(also), Some(record)) = (&also, outcome.record()) {
                     self.record(also, state.stack.chain_id(), &record)?;
@@ -157,7 +178,9 @@ impl Build<'_> {
             env.push((name.clone(), value.clone()));
         }
         let cwd = working_dir.as_bytes();
-        let root = sandboxes.root(&state.trees(), &state.view, cwd, &prepared.points)?;
+        let mut trees = sandboxes.trees(&state.stack)?;
+        trees.extend_from_slice(&state.ahead);
+        let root = sandboxes.root(&trees, &state.view, cwd, &prepared.points)?;
         let pipe = || {
             nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)
                 .map_err(|errno| SandboxError::from(kiln_runtime::Error::call("pipe2", errno)))
@@ -203,7 +226,9 @@ impl Build<'_> {
         drop(prepared.held);
         if !exit.success() {
             self.check_canceled()?;
-            return Err(self.failure(step, source, span, args, exit, output));
+            let mut failure = self.failure(step, source, span, args, exit, output);
+            failure.hint = failure.hint.or(prepared.not_given);
+            return Err(Trouble::Run(Box::new(failure)));
         }
         let changes = root.into_changes()?;
         let made = Made {
@@ -254,7 +279,7 @@ impl Build<'_> {
         command: Vec<String>,
         exit: Exit,
         output: Mutex<Output>,
-    ) -> Trouble {
+    ) -> RunFailure {
         let output = output.into_inner().unwrap_or_else(PoisonError::into_inner);
         let hint = self
             .shop
@@ -262,7 +287,7 @@ impl Build<'_> {
             .is_full()
             .then(|| space_hint(&std::io::ErrorKind::StorageFull.into()))
             .flatten();
-        Trouble::Run(Box::new(RunFailure {
+        RunFailure {
             hint,
             step: step.name.clone(),
             source: source.clone(),
@@ -271,7 +296,7 @@ impl Build<'_> {
             exit,
             log: self.shop.store.keep_log(&output.path, LOGS),
             output: output.tail,
-        }))
+        }
     }
 }
 

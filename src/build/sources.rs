@@ -1,6 +1,6 @@
 //! The sources of COPY and ADD: which entries of a tree are meant, and what they hold.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io::Read;
 use std::os::fd::AsFd as _;
 use std::panic::resume_unwind;
@@ -19,6 +19,9 @@ use crate::layer::{FileKind, LayerError, Node, Timestamp, View, Xattrs};
 
 /// The only extended attribute of a context's file that an image gets.
 const CAPABILITY: &[u8] = b"security.capability";
+
+/// How many names are compared with one that is missing: a hint may not take long.
+const LOOKED_AT: usize = 5000;
 
 /// A tree that files are copied from.
 #[derive(Clone, Copy)]
@@ -119,6 +122,14 @@ impl<'a> Tree<'a> {
             is_context: true,
             context: Some(context),
             exists: context.exists(),
+        }
+    }
+
+    /// Returns a context that has a name.
+    pub(super) fn named_context(context: &'a Context) -> Tree<'a> {
+        Tree {
+            place: "the build context that --from names",
+            ..Tree::context(context)
         }
     }
 
@@ -365,13 +376,56 @@ impl<'a> Tree<'a> {
             "{text:?} is not in {}: no such file or directory",
             self.place
         );
+        let itself = self.view.resolve(path, false).ok().and_then(|at| at.node);
+        if itself.is_some_and(|node| node.stat.is_symlink()) {
+            let hint = format!("it is a symbolic link to what is not in {}", self.place);
+            return Trouble::hinted(message, hint);
+        }
         match self.nearest(path) {
             Some(near) => {
                 let near = String::from_utf8_lossy(&near);
                 Trouble::hinted(message, format!("did you mean {near:?}?"))
             }
-            None => Trouble::new(message),
+            None => match self.elsewhere(path) {
+                Some(found) => {
+                    let found = String::from_utf8_lossy(&found);
+                    Trouble::hinted(
+                        message,
+                        format!(
+                            "there is {found:?}: paths start at the top of {}",
+                            self.place
+                        ),
+                    )
+                }
+                None => Trouble::new(message),
+            },
         }
+    }
+
+    /// Returns where the name of a missing path is instead, nearest to the top.
+    fn elsewhere(&self, path: &[u8]) -> Option<Vec<u8>> {
+        let wanted = path.rsplit(|b| *b == b'/').next()?;
+        let mut directories = VecDeque::from([Vec::new()]);
+        let mut looked_at = 0;
+        while let Some(directory) = directories.pop_front() {
+            for entry in self.view.read_dir(&directory).unwrap_or_default() {
+                looked_at += 1;
+                if looked_at > LOOKED_AT {
+                    return None;
+                }
+                let path = join(&directory, &entry.name);
+                if self.excluded(&path) {
+                    continue;
+                }
+                if entry.name == wanted {
+                    return Some(path);
+                }
+                if entry.node.stat.is_dir() {
+                    directories.push_back(path);
+                }
+            }
+        }
+        None
     }
 
     /// Returns the existing path that differs from a missing one in one component by little.

@@ -12,13 +12,13 @@ use super::{Build, Running};
 use crate::context::Context;
 use crate::dockerfile::{
     BaseRef, Instruction, InstructionKind, PlannedStage, Scope as Variables, Source,
-    apply_metadata, parse_onbuild_trigger, suggest,
+    apply_metadata, parse_onbuild_trigger,
 };
 use crate::event::StepOutcome;
-use crate::image::{ChainId, HistoryEntry, ImageConfig, Platform};
+use crate::image::{HistoryEntry, ImageConfig, Platform};
 use crate::layer::{UpperKind, View};
 use crate::sandbox::DEFAULT_PATH;
-use crate::store::{Layer, Stack, StepRecord, Store};
+use crate::store::{Layer, Stack, StepRecord};
 
 /// A stage that is being built.
 pub(super) struct State {
@@ -42,6 +42,10 @@ pub(super) struct State {
     pub(super) planned: PlannedStage,
     /// A hash of the base and all steps so far: two builds with the same one do the same.
     lineage: [u8; 32],
+    /// The first step that had no record.
+    pub(super) first_miss: Option<String>,
+    /// Names the stage among those of all Dockerfiles.
+    identity: String,
     /// For names of steps.
     label: String,
     number: usize,
@@ -49,11 +53,10 @@ pub(super) struct State {
 }
 
 impl State {
-    /// Returns the trees that a step stands on, bottom first.
-    pub(super) fn trees(&self) -> Vec<PathBuf> {
-        let mut trees = self.stack.trees();
-        trees.extend_from_slice(&self.ahead);
-        trees
+    /// Returns what names the step among those of all Dockerfiles, whatever it says.
+    pub(super) fn place(&self) -> String {
+        let place = format!("{} {}", self.identity, self.number);
+        blake3::hash(place.as_bytes()).to_hex()[..32].to_owned()
     }
 
     /// Goes on by a step, and returns what names it among all steps of all builds.
@@ -74,33 +77,6 @@ pub(super) struct Finished {
     pub(super) view: View,
     pub(super) config: ImageConfig,
     pub(super) scope: Variables,
-}
-
-/// Where `--from` leads.
-pub(super) enum Origin {
-    /// The tree of a stage or an image, and the layers that it is made of.
-    Layers {
-        view: View,
-        chain_id: Option<ChainId>,
-    },
-    /// A named context.
-    Context(Arc<Context>),
-}
-
-impl Origin {
-    fn nothing() -> Origin {
-        Origin::Layers {
-            view: View::new(Vec::new()),
-            chain_id: None,
-        }
-    }
-
-    fn layers(store: &Store, stack: &Stack) -> Step<Origin> {
-        Ok(Origin::Layers {
-            view: store.view(stack)?,
-            chain_id: stack.chain_id().cloned(),
-        })
-    }
 }
 
 /// What an instruction came to, for its line of history and of progress.
@@ -364,6 +340,8 @@ impl Build<'_> {
             no_cache: self.options.passes_over(index, &self.file.stages[index]),
             planned,
             lineage: [0; 32],
+            first_miss: None,
+            identity: format!("{} {index}", self.identity),
             label: String::new(),
             number: 0,
             total: 0,
@@ -526,54 +504,6 @@ impl Build<'_> {
             InstructionKind::Add(add) => self.add_step(state, instruction, add, step),
             InstructionKind::Workdir(word) => self.workdir_step(state, word, step),
             _ => Err(Trouble::new("this instruction makes no step")),
-        }
-    }
-
-    /// Waits for the stages that an instruction takes files from.
-    fn wait_for_sources(&self, state: &State, instruction: &Instruction) -> Step<()> {
-        for name in instruction.sources() {
-            if let Some(BaseRef::Stage(index)) = state.planned.sources.get(&name) {
-                self.finished(*index)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Returns the files that `--from` names.
-    pub(super) fn source_of(&self, state: &State, name: &str, step: &Running) -> Step<Origin> {
-        let unknown = || Trouble::new(format!("there is no stage or image {name:?}"));
-        match state.planned.sources.get(name).ok_or_else(unknown)? {
-            BaseRef::Scratch => Ok(Origin::nothing()),
-            BaseRef::Stage(index) => {
-                let finished = self.finished(*index)?;
-                Ok(Origin::Layers {
-                    view: finished.view.clone(),
-                    chain_id: finished.stack.chain_id().cloned(),
-                })
-            }
-            BaseRef::Image(image) => {
-                let based = self.base_image(image, &self.platform, step);
-                let (_, stack, _) = based
-                    .map_err(|trouble| self.suggest_stage(trouble.with_stage_hint(image), image))?;
-                Origin::layers(self.shop.store, &stack)
-            }
-            BaseRef::Context(name) => match self.named_context(name, &self.platform, step)? {
-                Named::Scratch => Ok(Origin::nothing()),
-                Named::Image { stack, .. } => Origin::layers(self.shop.store, &stack),
-                Named::Files(context) => Ok(Origin::Context(context)),
-            },
-        }
-    }
-
-    /// Asks, where an image can't be had, whether a stage was meant.
-    fn suggest_stage(&self, trouble: Trouble, name: &str) -> Trouble {
-        let stages = self.file.stages.iter();
-        let near = suggest::closest(name, stages.filter_map(|stage| stage.name.as_deref()));
-        match (trouble, near) {
-            (Trouble::Message { text, .. }, Some(near)) => {
-                Trouble::hinted(text, format!("did you mean the stage {near}?"))
-            }
-            (trouble, _) => trouble,
         }
     }
 

@@ -37,11 +37,13 @@ impl Build<'_> {
         let (uid, gid) = (identity.user.uid, identity.user.gid);
         let inputs = self
             .key("workdir")
+            .part("the directory")
             .text(&path)
+            .part("the user")
             .number(uid.into())
             .number(gid.into())
             .finish();
-        let turn = match self.recall(state, &inputs, &created_by, step)? {
+        let turn = match self.recall(state, &inputs, &created_by, None, step)? {
             Recalled::Hit(outcome) => return Ok(outcome),
             Recalled::Miss(turn) => turn,
         };

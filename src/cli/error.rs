@@ -111,10 +111,13 @@ hinted!(
     crate::image::ReferenceError,
     crate::layer::LayerError,
     crate::registry::CredentialsError,
+    crate::registry::RegistriesError,
     crate::registry::RegistryError,
+    crate::registry::SetupError,
     crate::sandbox::SandboxError,
     crate::store::StoreError,
     crate::transfer::TransferError,
+    crate::ui::template::TemplateError,
     kiln_runtime::Error,
 );
 

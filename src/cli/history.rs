@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{Result, output, output_line, session};
+use super::listing::Listing;
+use super::{Result, output_line, session};
 use crate::image::ChainId;
 use crate::ui::format;
 
@@ -21,8 +22,8 @@ pub(super) struct Arguments {
     /// Print the ids only
     #[arg(short, long)]
     quiet: bool,
-    /// Print a JSON object per line
-    #[arg(long, value_parser = ["json", "table"])]
+    /// `table`, `json`, or a Go template such as '{{.CreatedBy}}', which may begin with `table`
+    #[arg(long)]
     format: Option<String>,
 }
 
@@ -54,42 +55,43 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
         image.id.short().to_owned()
     };
     let ids = std::iter::once(id.as_str()).chain(std::iter::repeat("<missing>"));
-    let mut table = format::Table::new(["IMAGE", "CREATED", "CREATED BY", "SIZE", "COMMENT"]);
+    let mut lines = Vec::new();
     for ((entry, size), id) in rows.into_iter().rev().zip(ids) {
         if arguments.quiet {
             output_line(id)?;
             continue;
         }
         let created_by = entry.created_by.clone().unwrap_or_default();
-        let comment = entry.comment.clone().unwrap_or_default();
-        if arguments.format.as_deref() == Some("json") {
-            let line = json!({
-                "Comment": comment,
-                "CreatedAt": entry.created,
-                "CreatedBy": created_by,
-                "CreatedSince": since(entry.created.as_deref()),
-                "ID": id,
-                "Size": format::size(size),
-            });
-            output_line(&line.to_string())?;
-            continue;
-        }
-        let shown = if arguments.no_trunc {
-            created_by
-        } else {
-            format::ellipsis(&created_by, WIDTH)
-        };
-        table.row([
-            id,
-            &since(entry.created.as_deref()),
-            &shown,
-            &format::size(size),
-            &comment,
-        ]);
+        // JSON is for programs, which get all of it.
+        let whole = arguments.no_trunc || arguments.format.as_deref() == Some("json");
+        lines.push(json!({
+            "Comment": entry.comment.clone().unwrap_or_default(),
+            "CreatedAt": entry.created,
+            "CreatedBy": match whole {
+                true => created_by,
+                false => format::ellipsis(&created_by, WIDTH),
+            },
+            "CreatedSince": since(entry.created.as_deref()),
+            "ID": id,
+            "Size": format::size(size),
+        }));
     }
-    if !arguments.quiet && arguments.format.as_deref() != Some("json") {
-        output(&table.render())?;
+    if arguments.quiet {
+        return Ok(ExitCode::SUCCESS);
     }
+    let listing = Listing {
+        columns: &["ID", "CreatedSince", "CreatedBy", "Size", "Comment"],
+        headers: &[
+            ("ID", "IMAGE"),
+            ("CreatedSince", "CREATED"),
+            ("CreatedAt", "CREATED AT"),
+            ("CreatedBy", "CREATED BY"),
+            ("Size", "SIZE"),
+            ("Comment", "COMMENT"),
+        ],
+        rows: lines,
+    };
+    listing.show(arguments.format.as_deref())?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::{CliError, Result, output_line, session};
 use crate::image::Reference;
 use crate::store::{Image, StoreError};
+use crate::ui::template::Template;
 
 /// Arguments of `kiln inspect`.
 #[derive(clap::Args)]
@@ -18,10 +19,17 @@ pub(super) struct Arguments {
     /// What to inspect; kiln has images only
     #[arg(long = "type", value_parser = ["image"])]
     kind: Option<String>,
+    /// `json`, or a Go template such as '{{.Config.Env}}', for each image
+    #[arg(short, long)]
+    format: Option<String>,
 }
 
 pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCode> {
     let store = session::open_store(root)?;
+    let template = match arguments.format.as_deref() {
+        None | Some("" | "json") => None,
+        Some(format) => Some(Template::parse(format)?),
+    };
     let mut found: Vec<Value> = Vec::new();
     let mut code = ExitCode::SUCCESS;
     for name in &arguments.images {
@@ -34,8 +42,40 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
             Err(error) => return Err(error.into()),
         }
     }
-    output_line(&serde_json::to_string_pretty(&found)?)?;
+    match (template, arguments.format.as_deref()) {
+        (Some(template), _) => {
+            for mut image in found {
+                complete(&mut image);
+                output_line(&template.render(&image)?)?;
+            }
+        }
+        (None, Some("json")) => output_line(&serde_json::to_string(&found)?)?,
+        (None, _) => output_line(&serde_json::to_string_pretty(&found)?)?,
+    }
     Ok(code)
+}
+
+/// Adds the fields that an image leaves out: to a template they are there, and empty.
+fn complete(image: &mut Value) {
+    let Value::Object(config) = &mut image["Config"] else {
+        return;
+    };
+    for (name, empty) in [
+        ("User", json!("")),
+        ("ExposedPorts", json!({})),
+        ("Env", json!([])),
+        ("Entrypoint", json!([])),
+        ("Cmd", json!([])),
+        ("Healthcheck", Value::Null),
+        ("Volumes", json!({})),
+        ("WorkingDir", json!("")),
+        ("Labels", json!({})),
+        ("StopSignal", json!("")),
+        ("Shell", json!([])),
+        ("OnBuild", json!([])),
+    ] {
+        config.entry(name).or_insert(empty);
+    }
 }
 
 /// Returns an image as docker's `inspect` does.

@@ -1,15 +1,23 @@
 //! The command line: arguments in, library call, text out. One file per command.
 
 mod build;
+mod builder;
 mod check;
 mod doctor;
+mod du;
 mod error;
+mod fsck;
 mod history;
+mod image;
 mod images;
 mod import;
 mod inspect;
 mod interrupt;
+mod listing;
 mod load;
+mod login;
+mod logout;
+mod prune;
 mod pull;
 mod push;
 mod relay;
@@ -17,7 +25,9 @@ mod rmi;
 mod run;
 mod save;
 mod session;
+mod system;
 mod tag;
+mod unshare;
 mod version;
 
 use std::io::Write;
@@ -63,12 +73,21 @@ Exit codes:
 enum Command {
     /// Build an image from a Dockerfile
     Build(Box<build::Arguments>),
+    /// Remove build cache: docker's longer names
+    #[command(hide = true)]
+    Builder(builder::Arguments),
     /// Look for likely mistakes in a Dockerfile, or explain one
     Check(check::Arguments),
     /// Say what this machine allows, and what would help
     Doctor(doctor::Arguments),
+    /// Show what takes how much of the disk
+    Du(du::Arguments),
+    /// Verify all blobs, layers, names and records of the store
+    Fsck(fsck::Arguments),
     /// Show the history of an image
     History(history::Arguments),
+    /// Docker's longer names: image ls, rm, inspect, history, prune …
+    Image(image::Arguments),
     /// List images
     Images(images::Arguments),
     /// Make an image from a tar of a root file system
@@ -77,6 +96,12 @@ enum Command {
     Inspect(inspect::Arguments),
     /// Load images from an archive or a layout
     Load(load::Arguments),
+    /// Log in to a registry
+    Login(login::Arguments),
+    /// Log out from a registry
+    Logout(logout::Arguments),
+    /// Remove what is not needed: dangling images, build cache, leftovers
+    Prune(prune::Arguments),
     /// Download an image from a registry
     Pull(pull::Arguments),
     /// Upload an image to a registry
@@ -87,8 +112,12 @@ enum Command {
     Run(run::Arguments),
     /// Save images to an archive or a layout
     Save(save::Arguments),
+    /// The whole store: system df, prune, reset
+    System(system::Arguments),
     /// Give an image another name
     Tag(tag::Arguments),
+    /// Run a command, or a shell, where the files of the store have their ids
+    Unshare(unshare::Arguments),
     /// Show the version
     Version(version::Arguments),
 }
@@ -107,19 +136,28 @@ pub fn main() -> ExitCode {
     let root = arguments.root;
     let result = match arguments.command {
         Command::Build(arguments) => build::run(&arguments, root),
+        Command::Builder(arguments) => builder::run(&arguments, root),
         Command::Check(arguments) => check::run(&arguments, root),
         Command::Doctor(arguments) => doctor::run(&arguments, root),
+        Command::Du(arguments) => du::run(&arguments, root),
+        Command::Fsck(arguments) => fsck::run(&arguments, root),
         Command::History(arguments) => history::run(&arguments, root),
+        Command::Image(arguments) => image::run(&arguments, root),
         Command::Images(arguments) => images::run(&arguments, root),
         Command::Import(arguments) => import::run(&arguments, root),
         Command::Inspect(arguments) => inspect::run(&arguments, root),
         Command::Load(arguments) => load::run(&arguments, root),
+        Command::Login(arguments) => login::run(&arguments),
+        Command::Logout(arguments) => logout::run(&arguments),
+        Command::Prune(arguments) => prune::run(&arguments, root),
         Command::Pull(arguments) => pull::run(&arguments, root),
         Command::Push(arguments) => push::run(&arguments, root),
         Command::Rmi(arguments) => rmi::run(&arguments, root),
         Command::Run(arguments) => run::run(arguments, root),
         Command::Save(arguments) => save::run(&arguments, root),
+        Command::System(arguments) => system::run(&arguments, root),
         Command::Tag(arguments) => tag::run(&arguments, root),
+        Command::Unshare(arguments) => unshare::run(&arguments, root),
         Command::Version(arguments) => version::run(&arguments),
     };
     interrupt::yield_to_signal();

@@ -100,7 +100,7 @@ fn start(arguments: Arguments, root: Option<PathBuf>) -> Result<ExitCode> {
         None if config.working_dir.is_empty() => "/".to_owned(),
         None => config.working_dir.clone(),
     };
-    let writable = sandboxes.root(&stack.trees(), &view, cwd.as_bytes(), &[])?;
+    let writable = sandboxes.root(&sandboxes.trees(&stack)?, &view, cwd.as_bytes(), &[])?;
     let stdin = if arguments.interactive {
         std::io::stdin().as_fd().try_clone_to_owned()?
     } else {

@@ -2,6 +2,7 @@
 //! layers are touched.
 
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::Duration;
@@ -12,7 +13,8 @@ use super::{CliError, Result, interrupt};
 use crate::image::{Digest, Platform};
 use crate::layer::Ownership;
 use crate::registry::{
-    Client, ClientOptions, CredentialPaths, Credentials, CredentialsError, HelperRunner,
+    CertificateDirectories, Client, ClientOptions, CredentialPaths, Credentials, HelperRunner,
+    Registries, RegistriesPaths, SetupError,
 };
 use crate::store::{Form, Lock, Session, Store};
 use crate::transfer::Transfer;
@@ -125,16 +127,60 @@ impl Workshop {
         &self,
         insecure: bool,
         authfile: Option<PathBuf>,
-    ) -> std::result::Result<Client, CredentialsError> {
+    ) -> std::result::Result<Client, SetupError> {
         let mut paths = CredentialPaths::from_environment();
         paths.registry_auth_file = authfile.or(paths.registry_auth_file);
         let credentials =
             Credentials::load(&paths)?.with_helpers(Arc::new(OnHost(self.builder.clone())));
-        Ok(Client::new(ClientOptions {
-            insecure,
-            credentials,
-            ..ClientOptions::default()
-        }))
+        client(insecure, credentials)
+    }
+}
+
+/// Returns a client that heeds what the user and the system say of registries.
+pub(super) fn client(
+    insecure: bool,
+    credentials: Credentials,
+) -> std::result::Result<Client, SetupError> {
+    Ok(Client::new(ClientOptions {
+        insecure,
+        credentials,
+        registries: Registries::load(&RegistriesPaths::from_environment())?,
+        certificates: CertificateDirectories::from_environment(),
+        ..ClientOptions::default()
+    }))
+}
+
+/// Returns where credentials are kept: in the file that the command line names, else where
+/// docker and podman keep them.
+pub(super) fn credential_paths(authfile: Option<PathBuf>) -> CredentialPaths {
+    authfile.map_or_else(CredentialPaths::from_environment, CredentialPaths::only)
+}
+
+/// Runs credential helpers for commands that enter no namespace.
+pub(super) struct OnTheSpot;
+
+impl HelperRunner for OnTheSpot {
+    fn run(
+        &self,
+        program: &str,
+        args: &[&str],
+        stdin: &[u8],
+    ) -> std::io::Result<std::process::Output> {
+        use std::io::Write;
+        let mut child = Command::new(program)
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        if let Some(mut pipe) = child.stdin.take() {
+            match pipe.write_all(stdin) {
+                // It has answered without reading all.
+                Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
+                other => other?,
+            }
+        }
+        child.wait_with_output()
     }
 }
 
@@ -159,6 +205,12 @@ impl HelperRunner for OnHost {
             stderr: output.stderr,
         })
     }
+}
+
+/// Returns the error of what needs the store alone.
+pub(super) fn busy(nothing: &str) -> CliError {
+    CliError::message(format!("another kiln is at work in this store: {nothing}"))
+        .hinted("try again when it has ended")
 }
 
 /// Returns how trees are stored by this user: the map is part of it, since a tree that was
@@ -205,11 +257,21 @@ pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 impl Workshop {
+    /// Gives up the hold and the session: from here on, nothing can be added to the store.
+    pub(super) fn give_up(&mut self) {
+        self.session.abandon();
+        self.release();
+    }
+
+    /// Gives up the hold, to have the store alone.
+    pub(super) fn release(&mut self) {
+        drop(self.lease.take());
+    }
+
     /// Gives up the hold, and removes what nothing refers to any more, unless another process
     /// uses the store: then that is left to a later one.
     pub(super) fn collect(mut self) -> Result<()> {
-        self.session.abandon();
-        drop(self.lease.take());
+        self.give_up();
         self.store.collect()?;
         Ok(())
     }

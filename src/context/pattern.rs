@@ -10,7 +10,12 @@ pub struct PatternError(pub String);
 impl PatternError {
     /// Returns what to do about it.
     pub fn hint(&self) -> Option<String> {
-        Some("write \\[ and \\\\ for plain characters".to_owned())
+        // `["a", 'b']` is no array, and its first word comes here.
+        let hint = match self.0.starts_with('[') && self.0.ends_with(',') {
+            true => "an array has double quotes around each string: [\"a\", \"b\"]",
+            false => "write \\[ and \\\\ for plain characters",
+        };
+        Some(hint.to_owned())
     }
 }
 

@@ -92,7 +92,13 @@ pub fn parse_for(source: &Source, frontend: Option<&str>) -> Result<Dockerfile, 
             parser.errors.extend(found);
         }
         parser.errors.sort_by_key(|error| error.span);
-        parser.errors.truncate(MAX_ERRORS);
+        if parser.errors.len() >= MAX_ERRORS {
+            parser.errors.truncate(MAX_ERRORS);
+            let message = format!("these are the first {MAX_ERRORS} errors: there may be more");
+            parser
+                .errors
+                .push(Diagnostic::new(Span::default(), message));
+        }
         return Err(Diagnostics(parser.errors));
     }
     Ok(Dockerfile {

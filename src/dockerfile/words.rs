@@ -16,12 +16,25 @@ pub(super) fn check(
 ) -> Vec<Diagnostic> {
     // Set and not empty, so that `${x:?}` holds; a star, so that it may stand behind an escape.
     let any = |_: &str| Some("*".to_owned());
-    let in_word = |word: &Word| finding(word.expand(&any, escape), word.span);
-    let mut found: Vec<Diagnostic> = words(&instruction.kind, given)
-        .into_iter()
-        .filter_map(in_word)
-        .collect();
-    if let InstructionKind::Copy(_) | InstructionKind::Add(_) = &instruction.kind {
+    let is_copy = files(&instruction.kind).is_some();
+    let takes_array = is_copy || matches!(instruction.kind, InstructionKind::Volume(_));
+    let mut found: Vec<Diagnostic> = Vec::new();
+    for word in words(&instruction.kind, given) {
+        match word.expand(&any, escape) {
+            // Blanks end a path even within quotes: each half lacks a quote, and one is said.
+            Err(error @ ExpandError::UnclosedQuote(_)) if takes_array => {
+                let name = instruction.kind.name();
+                let hint = format!(
+                    "quotes don't hold a path with blanks together, an array does: \
+                     {name} [\"a b\", \"c\"]"
+                );
+                found.push(error.at(word.span).hinted(hint));
+                break;
+            }
+            expanded => found.extend(finding(expanded, word.span)),
+        }
+    }
+    if is_copy {
         let documents = files(&instruction.kind)
             .into_iter()
             .flat_map(|f| &f.sources);

@@ -99,14 +99,6 @@ impl Reference {
         &self.registry
     }
 
-    /// Returns the host (and port) that serves the registry's API.
-    pub fn api_host(&self) -> &str {
-        match self.registry() {
-            "docker.io" | "index.docker.io" => "registry-1.docker.io",
-            other => other,
-        }
-    }
-
     /// Returns the repository, such as `library/busybox`.
     pub fn repository(&self) -> &str {
         &self.repository
@@ -364,11 +356,5 @@ mod tests {
         assert_eq!(reference.registry(), "[::1]:5000");
         assert_eq!(reference.to_string(), "[::1]:5000/a:b");
         assert!("[::x]/a".parse::<Reference>().is_err());
-    }
-
-    #[test]
-    fn docker_hub_is_served_by_another_host() {
-        let reference: Reference = "busybox".parse().unwrap();
-        assert_eq!(reference.api_host(), "registry-1.docker.io");
     }
 }

@@ -285,7 +285,10 @@ impl View {
     }
 
     /// Returns the layer that an entry comes from.
-    pub(super) fn layer_of(&self, node: &Node) -> Result<&LayerDir, LayerError> {
+    ///
+    /// # Errors
+    /// [`LayerError::Missing`]: it is the root of a view without layers.
+    pub fn layer_of(&self, node: &Node) -> Result<&LayerDir, LayerError> {
         node.layers
             .first()
             .and_then(|&layer| self.layers.get(layer))

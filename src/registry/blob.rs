@@ -25,12 +25,15 @@ impl Client {
         reference: &Reference,
         descriptor: &Descriptor,
     ) -> Result<BlobReader, RegistryError> {
-        let subject = Subject::pull(reference, format!("blob {}", descriptor.digest));
-        let body = self.retrying(&subject, || open(self, &subject, descriptor, 0))?;
+        let object = format!("blob {}", descriptor.digest);
+        let read =
+            |subject: &Subject| self.retrying(subject, || open(self, subject, descriptor, 0));
+        let (body, subject, further) = self.read_from_sources(reference, &object, read)?;
         Ok(BlobReader {
             client: self.clone(),
-            backoff: self.backoff(),
+            backoff: self.backoff(&subject),
             subject,
+            further: further.into_iter(),
             descriptor: descriptor.clone(),
             state: State::Reading,
             body: Some(body),
@@ -50,7 +53,7 @@ impl Client {
         reference: &Reference,
         digest: &Digest,
     ) -> Result<bool, RegistryError> {
-        let subject = Subject::pull(reference, format!("blob {digest}"));
+        let subject = self.written(reference, &format!("blob {digest}"))?;
         self.retrying(&subject, || self.has_blob(&subject, digest))
     }
 
@@ -74,6 +77,8 @@ impl Client {
 pub struct BlobReader {
     client: Client,
     subject: Subject,
+    /// Where it goes on if it breaks off for good.
+    further: std::vec::IntoIter<Subject>,
     descriptor: Descriptor,
     state: State,
     /// The body of the connection, if there is one.
@@ -144,6 +149,25 @@ impl BlobReader {
         Ok(count)
     }
 
+    /// Goes on at the next source, unless there is none, or what came is no beginning of the
+    /// blob.
+    fn turn_to_next(&mut self, failure: Failure) -> io::Result<()> {
+        let spoilt = matches!(
+            failure.reason,
+            Reason::WrongDigest { .. } | Reason::TooLong { .. }
+        );
+        let next = if spoilt { None } else { self.further.next() };
+        let Some(next) = next else {
+            self.state = State::Failed;
+            return Err(self.subject.error(failure.reason).into_io());
+        };
+        self.client
+            .note_failed_mirror(&self.subject, &failure.reason);
+        self.backoff = self.client.backoff(&next);
+        self.subject = next;
+        Ok(())
+    }
+
     /// Checks the whole: its digest, and that nothing follows.
     fn conclude(&mut self) -> Result<(), Failure> {
         let fresh = Hasher::new(self.descriptor.digest.algorithm());
@@ -187,10 +211,7 @@ impl Read for BlobReader {
             self.opened_at = self.received;
             match failure.retry {
                 Retry::After(delay) if self.backoff.wait(delay) => {}
-                _ => {
-                    self.state = State::Failed;
-                    return Err(self.subject.error(failure.reason).into_io());
-                }
+                _ => self.turn_to_next(failure)?,
             }
         }
     }

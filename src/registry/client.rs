@@ -1,19 +1,24 @@
 //! The client: sessions with registries, and how a call is authorized, retried and judged.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ureq::Body;
 use ureq::http::{HeaderName, Method, Response, StatusCode, Uri, header};
 
 use super::auth::{Authorization, Caller, Challenge, Guard, Means};
+use super::certificates::CertificateDirectories;
 use super::credentials::Credentials;
 use super::endpoint::Endpoint;
 use super::error::{Failure, Reason, RegistryError, Retry};
 use super::proxy::Proxies;
+use super::registries::{Registries, Source};
 use super::retry::{Backoff, RetryPolicy};
 use super::transport::{Payload, Timeouts, Transport, read_answer, refuse_passing_statuses};
 use crate::image::Reference;
+
+/// How often something is tried at a mirror.
+const MIRROR_ATTEMPTS: u32 = 2;
 
 /// Is told how many bytes have passed so far. A try that starts again starts at its first.
 pub type Progress = Arc<dyn Fn(u64) + Send + Sync>;
@@ -26,6 +31,10 @@ pub struct ClientOptions {
     pub insecure: bool,
     /// Who the user is.
     pub credentials: Credentials,
+    /// Mirrors, and which registries may be used how.
+    pub registries: Registries,
+    /// Where certificates of registries are.
+    pub certificates: CertificateDirectories,
     /// The proxies to go through.
     pub proxies: Proxies,
     /// What to do about failures that may pass.
@@ -40,6 +49,8 @@ impl Default for ClientOptions {
         ClientOptions {
             insecure: false,
             credentials: Credentials::anonymous(),
+            registries: Registries::default(),
+            certificates: CertificateDirectories::default(),
             proxies: Proxies::from_environment(|name| std::env::var(name).ok()),
             retry: RetryPolicy::default(),
             timeouts: Timeouts::default(),
@@ -53,47 +64,57 @@ pub struct Client(Arc<Shared>);
 
 struct Shared {
     transport: Transport,
+    /// For insecure registries: certificates go unchecked.
+    trusting: Transport,
     credentials: Credentials,
+    registries: Registries,
     insecure: bool,
     retry: RetryPolicy,
-    sessions: Mutex<HashMap<String, Arc<Session>>>,
+    /// By the registry's name, and whether it is insecure.
+    sessions: Mutex<HashMap<(String, bool), Arc<Session>>>,
+    /// Mirrors that did not answer: they are not asked again.
+    down: Mutex<HashSet<String>>,
 }
 
 /// What is known of one registry.
 struct Session {
     api_host: String,
+    insecure: bool,
     endpoint: Mutex<Option<Endpoint>>,
     guard: Guard,
 }
 
 /// What a call is about, for errors and for authorization.
+#[derive(Clone)]
 pub(super) struct Subject {
     pub registry: String,
-    pub api_host: String,
     pub repository: String,
+    /// Whether certificates go unchecked, and plain HTTP will do.
+    pub insecure: bool,
+    pub is_mirror: bool,
     /// Such as `manifest latest`.
     pub object: String,
     pub scopes: Vec<String>,
 }
 
 impl Subject {
-    /// Makes the subject of reading from the repository of `reference`.
-    pub fn pull(reference: &Reference, object: String) -> Subject {
-        Subject::new(reference, object, "pull")
-    }
-
-    /// Makes the subject of writing to the repository of `reference`.
-    pub fn push(reference: &Reference, object: String) -> Subject {
-        Subject::new(reference, object, "pull,push")
-    }
-
-    fn new(reference: &Reference, object: String, actions: &str) -> Subject {
+    fn new(source: Source, insecure: bool, object: &str, actions: &str) -> Subject {
+        let scopes = vec![format!("repository:{}:{actions}", source.repository)];
         Subject {
-            registry: reference.registry().to_owned(),
-            api_host: reference.api_host().to_owned(),
-            repository: reference.repository().to_owned(),
-            object,
-            scopes: vec![format!("repository:{}:{actions}", reference.repository())],
+            registry: source.registry,
+            repository: source.repository,
+            insecure: source.insecure || insecure,
+            is_mirror: source.is_mirror,
+            object: object.to_owned(),
+            scopes,
+        }
+    }
+
+    /// Returns the host (and port) that serves the registry's API.
+    fn api_host(&self) -> &str {
+        match self.registry.as_str() {
+            "docker.io" | "index.docker.io" => "registry-1.docker.io",
+            other => other,
         }
     }
 
@@ -125,12 +146,19 @@ pub(super) struct Answer {
 impl Client {
     /// Makes a client; nothing is connected yet.
     pub fn new(options: ClientOptions) -> Client {
+        let transport = |insecure| {
+            let (proxies, certificates) = (options.proxies.clone(), options.certificates.clone());
+            Transport::new(proxies, certificates, insecure, options.timeouts)
+        };
         Client(Arc::new(Shared {
-            transport: Transport::new(options.proxies, options.insecure, options.timeouts),
+            transport: transport(false),
+            trusting: transport(true),
             credentials: options.credentials,
+            registries: options.registries,
             insecure: options.insecure,
             retry: options.retry,
             sessions: Mutex::default(),
+            down: Mutex::default(),
         }))
     }
 
@@ -140,16 +168,11 @@ impl Client {
     /// # Errors
     /// See [`RegistryError`].
     pub fn ping(&self, registry: &str) -> Result<(), RegistryError> {
-        let api_host = match registry {
-            "docker.io" | "index.docker.io" => "registry-1.docker.io",
-            other => other,
-        };
+        let fail = |reason| RegistryError::new(registry, "", "", reason);
+        let source = self.0.registries.origin(registry, "").map_err(fail)?;
         let subject = Subject {
-            registry: registry.to_owned(),
-            api_host: api_host.to_owned(),
-            repository: String::new(),
-            object: String::new(),
             scopes: Vec::new(),
+            ..Subject::new(source, self.0.insecure, "", "")
         };
         self.retrying(&subject, || {
             let target = Target::Path("/v2/");
@@ -170,7 +193,7 @@ impl Client {
         subject: &Subject,
         mut attempt: impl FnMut() -> Result<T, Failure>,
     ) -> Result<T, RegistryError> {
-        let mut backoff = self.backoff();
+        let mut backoff = self.backoff(subject);
         loop {
             match attempt() {
                 Ok(value) => return Ok(value),
@@ -183,8 +206,85 @@ impl Client {
         }
     }
 
-    pub(super) fn backoff(&self) -> Backoff {
-        Backoff::new(self.0.retry)
+    /// Returns the patience for a source: there is another one behind a mirror.
+    pub(super) fn backoff(&self, subject: &Subject) -> Backoff {
+        let mut policy = self.0.retry;
+        if subject.is_mirror {
+            policy.attempts = policy.attempts.min(MIRROR_ATTEMPTS);
+        }
+        Backoff::new(policy)
+    }
+
+    fn transport(&self, insecure: bool) -> &Transport {
+        if insecure {
+            &self.0.trusting
+        } else {
+            &self.0.transport
+        }
+    }
+
+    /// Makes the subject of writing to the repository of `reference`.
+    pub(super) fn written(
+        &self,
+        reference: &Reference,
+        object: &str,
+    ) -> Result<Subject, RegistryError> {
+        let (registry, repository) = (reference.registry(), reference.repository());
+        let source = self
+            .0
+            .registries
+            .origin(registry, repository)
+            .map_err(|reason| RegistryError::new(registry, repository, object, reason))?;
+        Ok(Subject::new(source, self.0.insecure, object, "pull,push"))
+    }
+
+    /// Reads from the first source of `reference` that has what is asked for. Returns what
+    /// `read` makes of it, that source, and those that were not asked.
+    pub(super) fn read_from_sources<T>(
+        &self,
+        reference: &Reference,
+        object: &str,
+        mut read: impl FnMut(&Subject) -> Result<T, RegistryError>,
+    ) -> Result<(T, Subject, Vec<Subject>), RegistryError> {
+        let (registry, repository) = (reference.registry(), reference.repository());
+        let fail = |reason| RegistryError::new(registry, repository, object, reason);
+        let by_digest = reference.digest().is_some();
+        let mut sources = self
+            .0
+            .registries
+            .sources(registry, repository, by_digest)
+            .map_err(fail)?;
+        let down = lock(&self.0.down).clone();
+        sources.retain(|source| !(source.is_mirror && down.contains(&source.registry)));
+        let mut subjects = sources
+            .into_iter()
+            .map(|source| Subject::new(source, self.0.insecure, object, "pull"));
+        let mut failed = Vec::new();
+        while let Some(subject) = subjects.next() {
+            match read(&subject) {
+                Ok(value) => return Ok((value, subject, subjects.collect())),
+                Err(error) if subject.is_mirror => {
+                    self.note_failed_mirror(&subject, error.reason());
+                    failed.push(error);
+                }
+                Err(error) => return Err(error.after(failed)),
+            }
+        }
+        Err(fail(Reason::NotFound).after(failed))
+    }
+
+    /// Takes note of a mirror that failed, unless it only lacks what was asked for.
+    pub(super) fn note_failed_mirror(&self, subject: &Subject, reason: &Reason) {
+        let lacks = matches!(
+            reason,
+            Reason::NotFound
+                | Reason::RepositoryNotFound
+                | Reason::Unauthorized { .. }
+                | Reason::Denied(_)
+        );
+        if !lacks {
+            lock(&self.0.down).insert(subject.registry.clone());
+        }
     }
 
     /// Sends one request, authorized as the registry wishes. A refused or expired token is
@@ -206,10 +306,10 @@ impl Client {
             Target::Url(url) => url.clone(),
         };
         let means = Means {
-            transport: &self.0.transport,
+            transport: self.transport(subject.insecure),
             credentials: &self.0.credentials,
             endpoint: &endpoint,
-            insecure: self.0.insecure,
+            insecure: subject.insecure,
         };
         // A URL that the registry gave may lie on another host, which must not see who asks.
         let at_home = endpoint.owns(&url);
@@ -222,7 +322,7 @@ impl Client {
         loop {
             let header = authorization.as_ref().map(|a| a.header.as_str());
             let (response, url) =
-                self.0
+                means
                     .transport
                     .follow(method, url.clone(), headers, header, payload)?;
             if response.status() != StatusCode::UNAUTHORIZED || !endpoint.owns(&url) {
@@ -253,9 +353,11 @@ impl Client {
 
     fn session(&self, subject: &Subject) -> Arc<Session> {
         let mut sessions = lock(&self.0.sessions);
-        let session = sessions.entry(subject.registry.clone()).or_insert_with(|| {
+        let key = (subject.registry.clone(), subject.insecure);
+        let session = sessions.entry(key).or_insert_with(|| {
             Arc::new(Session {
-                api_host: subject.api_host.clone(),
+                api_host: subject.api_host().to_owned(),
+                insecure: subject.insecure,
                 endpoint: Mutex::default(),
                 guard: Guard::default(),
             })
@@ -271,7 +373,7 @@ impl Client {
         if let Some(endpoint) = &*known {
             return Ok(endpoint.clone());
         }
-        let candidates = Endpoint::candidates(&session.api_host, self.0.insecure);
+        let candidates = Endpoint::candidates(&session.api_host, session.insecure);
         let endpoint = match &candidates[..] {
             [only] => only.clone(),
             several => self.first_that_answers(&session, several)?,
@@ -292,7 +394,7 @@ impl Client {
                 let why = "the registry's name makes no URL".to_owned();
                 return Err(Reason::Malformed(why).into());
             };
-            let transport = &self.0.transport;
+            let transport = self.transport(session.insecure);
             match transport.exchange(&Method::GET, &url, &[], None, &mut Payload::Empty) {
                 // What servers that expect TLS say to plain HTTP.
                 Ok(response)
@@ -305,7 +407,7 @@ impl Client {
                     return Ok(endpoint.clone());
                 }
                 // It does speak TLS, so what plain HTTP said is beside the point.
-                Err(failure) if matches!(failure.reason, Reason::Certificate(_)) => {
+                Err(failure) if is_about_certificates(&failure.reason) => {
                     return Err(failure);
                 }
                 Err(failure) => {
@@ -340,6 +442,13 @@ pub(super) fn refuse(response: Response<Body>) -> Failure {
     reason.into()
 }
 
+fn is_about_certificates(reason: &Reason) -> bool {
+    matches!(
+        reason,
+        Reason::Certificate(_) | Reason::ClientCertificate | Reason::CertificateFile(_)
+    )
+}
+
 fn challenge_of(response: &Response<Body>) -> Option<Challenge> {
     let values = response.headers().get_all(header::WWW_AUTHENTICATE);
     Challenge::choose(values.iter().filter_map(|value| value.to_str().ok()))
@@ -349,4 +458,19 @@ fn challenge_of(response: &Response<Body>) -> Option<Challenge> {
 /// panicked with the lock held does no harm.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn docker_hub_is_served_by_another_host() {
+        let source = Registries::default()
+            .origin("docker.io", "library/x")
+            .unwrap();
+        let subject = Subject::new(source, false, "manifest 1", "pull");
+        assert_eq!(subject.api_host(), "registry-1.docker.io");
+        assert_eq!(subject.scopes, ["repository:library/x:pull"]);
+    }
 }

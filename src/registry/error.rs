@@ -1,11 +1,16 @@
 //! What goes wrong between kiln and a registry, and what to do about it.
 
+mod failure;
+
 use std::fmt;
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use super::CredentialsError;
+use super::{CertificateError, CredentialsError, RegistriesError};
 use crate::image::{Digest, ManifestError};
+
+pub(super) use failure::{ContentError, Failure, Retry};
 
 /// The longest text of a registry that is shown.
 const LONGEST_SHOWN: usize = 300;
@@ -20,6 +25,8 @@ struct Context {
     repository: String,
     object: String,
     reason: Reason,
+    /// The mirrors that were asked in vain before.
+    mirrors: Vec<RegistryError>,
 }
 
 impl RegistryError {
@@ -34,7 +41,14 @@ impl RegistryError {
             repository: repository.to_owned(),
             object: object.to_owned(),
             reason,
+            mirrors: Vec::new(),
         }))
+    }
+
+    /// Adds what mirrors said before the origin failed too.
+    pub(super) fn after(mut self, mirrors: Vec<RegistryError>) -> RegistryError {
+        self.0.mirrors = mirrors;
+        self
     }
 
     /// Returns the registry's name as written in references.
@@ -60,8 +74,7 @@ impl RegistryError {
     /// Returns the remedy, where there is one.
     pub fn hint(&self) -> Option<String> {
         let registry = self.registry();
-        // What they store is what kiln reads.
-        let log_in = || format!("log in: docker login {registry}, or podman login {registry}");
+        let log_in = || format!("log in: kiln login {registry}");
         match self.reason() {
             Reason::Unauthorized {
                 with_credentials: true,
@@ -85,14 +98,23 @@ impl RegistryError {
             Reason::RepositoryNotFound => {
                 Some("check the spelling, and that the repository exists".to_owned())
             }
+            Reason::Blocked { path, .. } => Some(format!(
+                "use another registry, or remove `blocked = true` from {}",
+                path.display()
+            )),
             Reason::Unreachable(_) => Some(format!(
                 "check the name and port, and that {registry} can be reached from here \
                  (HTTP_PROXY, HTTPS_PROXY and NO_PROXY are respected)"
             )),
-            Reason::Certificate(_) => Some(
-                "add the registry's CA to the system's certificates, or name it in SSL_CERT_FILE"
-                    .to_owned(),
-            ),
+            Reason::Certificate(_) => Some(format!(
+                "put the registry's CA into ~/.config/containers/certs.d/{registry}/ca.crt or \
+                 among the system's certificates, or name it in SSL_CERT_FILE"
+            )),
+            Reason::ClientCertificate => Some(format!(
+                "put yours into ~/.config/containers/certs.d/{registry}/client.cert, and its key \
+                 beside it into client.key"
+            )),
+            Reason::CertificateFile(_) => Some("repair or remove the file".to_owned()),
             Reason::NotTls => Some(format!(
                 "if {registry} is meant to speak plain HTTP, allow that with --insecure"
             )),
@@ -147,13 +169,39 @@ impl fmt::Display for RegistryError {
         if !self.0.object.is_empty() {
             write!(f, ": {}", self.0.object)?;
         }
-        write!(f, ": {}", self.reason())
+        write!(f, ": {}", self.reason())?;
+        for mirror in &self.0.mirrors {
+            let (registry, reason) = (mirror.registry(), mirror.reason());
+            write!(f, "; its mirror {registry} before: {reason}")?;
+        }
+        Ok(())
     }
 }
 
 impl std::error::Error for RegistryError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         std::error::Error::source(self.reason())
+    }
+}
+
+/// Why there is no client: the user's settings can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// The credentials.
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
+    /// The `registries.conf`.
+    #[error(transparent)]
+    Registries(#[from] RegistriesError),
+}
+
+impl SetupError {
+    /// Returns the remedy, where there is one.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            SetupError::Credentials(error) => error.hint(),
+            SetupError::Registries(error) => error.hint(),
+        }
     }
 }
 
@@ -184,6 +232,14 @@ pub enum Reason {
     /// There is no such blob, or no manifest of this digest.
     #[error("not found")]
     NotFound,
+    /// The user or the system forbids to use it.
+    #[error("{prefix} is blocked in {}", path.display())]
+    Blocked {
+        /// What is blocked.
+        prefix: String,
+        /// The `registries.conf`.
+        path: PathBuf,
+    },
     /// No connection came about.
     #[error("can't connect: {0}")]
     Unreachable(String),
@@ -193,6 +249,12 @@ pub enum Reason {
     /// The certificate is not trusted.
     #[error("the certificate is not trusted: {0}")]
     Certificate(String),
+    /// The server wants to see a certificate of the user.
+    #[error("the registry asks for a client certificate")]
+    ClientCertificate,
+    /// A file in `certs.d` can't be used.
+    #[error(transparent)]
+    CertificateFile(#[from] CertificateError),
     /// The server does not speak TLS.
     #[error("the server does not speak HTTPS")]
     NotTls,
@@ -335,105 +397,6 @@ pub(super) fn printable(text: &str) -> String {
     shown.trim().to_owned()
 }
 
-/// A failed attempt, before it is known whether it is the last.
-#[derive(Debug)]
-pub(super) struct Failure {
-    pub reason: Reason,
-    pub retry: Retry,
-}
-
-/// Whether a failed attempt is worth another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Retry {
-    No,
-    /// Yes, after the time that the registry asks for, if it does.
-    After(Option<Duration>),
-}
-
-impl Failure {
-    /// Makes a failure that another try may not meet.
-    pub fn passing(reason: Reason) -> Failure {
-        Failure {
-            reason,
-            retry: Retry::After(None),
-        }
-    }
-
-    /// Makes the failure of an exchange that ended in `error`.
-    pub fn from_ureq(error: ureq::Error) -> Failure {
-        use ureq::{Error, Timeout};
-        match error {
-            Error::Io(error) => Failure::from_io(error),
-            Error::Rustls(error) => Failure::from_tls(&error),
-            Error::HostNotFound => Reason::Unreachable("host not found".to_owned()).into(),
-            Error::ConnectionFailed => Reason::Unreachable("connection failed".to_owned()).into(),
-            Error::Timeout(Timeout::Connect | Timeout::Resolve) => {
-                Reason::Unreachable("timed out".to_owned()).into()
-            }
-            Error::Timeout(_) => Failure::passing(Reason::Interrupted("timed out".to_owned())),
-            Error::ConnectProxyFailed(text) => Reason::Proxy(printable(&text)).into(),
-            Error::InvalidProxyUrl => Reason::Proxy("the setting is no URL".to_owned()).into(),
-            // A connection that is cut within a header or a chunk surfaces as one of these.
-            error @ (Error::Protocol(_) | Error::BodyStalled) => {
-                Failure::passing(Reason::Interrupted(printable(&error.to_string())))
-            }
-            error => Reason::Malformed(printable(&error.to_string())).into(),
-        }
-    }
-
-    /// Makes the failure of reading from or writing to a connection.
-    pub fn from_io(error: io::Error) -> Failure {
-        use io::ErrorKind as Kind;
-        let error = match error.downcast::<ContentError>() {
-            Ok(ContentError(error)) => return Reason::Content(error).into(),
-            Err(error) => error,
-        };
-        let error = match error.downcast::<ureq::Error>() {
-            Ok(error) => return Failure::from_ureq(error),
-            Err(error) => error,
-        };
-        if let Some(error) = error.get_ref().and_then(|e| e.downcast_ref()) {
-            return Failure::from_tls(error);
-        }
-        let text = printable(&error.to_string());
-        match error.kind() {
-            Kind::ConnectionReset
-            | Kind::ConnectionAborted
-            | Kind::BrokenPipe
-            | Kind::UnexpectedEof
-            | Kind::TimedOut
-            | Kind::WouldBlock
-            | Kind::Interrupted => Failure::passing(Reason::Interrupted(text)),
-            _ => Reason::Unreachable(text).into(),
-        }
-    }
-
-    fn from_tls(error: &rustls::Error) -> Failure {
-        match error {
-            rustls::Error::InvalidCertificate(error) => {
-                Reason::Certificate(printable(&error.to_string())).into()
-            }
-            rustls::Error::InvalidMessage(_) => Reason::NotTls.into(),
-            error => Reason::Unreachable(format!("TLS: {}", printable(&error.to_string()))).into(),
-        }
-    }
-}
-
-impl From<Reason> for Failure {
-    fn from(reason: Reason) -> Failure {
-        Failure {
-            reason,
-            retry: Retry::No,
-        }
-    }
-}
-
-/// Marks an error of the content's source on its way through the HTTP client, so that it
-/// is not taken for one of the connection.
-#[derive(Debug, thiserror::Error)]
-#[error("content")]
-pub(super) struct ContentError(#[source] pub io::Error);
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -471,16 +434,11 @@ mod tests {
             error.to_string(),
             "r.example/a/b: manifest latest: unauthorized: 401"
         );
-        assert!(error.hint().unwrap().contains("docker login r.example"));
-    }
-
-    #[test]
-    fn refused_connections_are_final_and_resets_are_not() {
-        let failure = |kind: io::ErrorKind| Failure::from_io(kind.into());
-        let refused = failure(io::ErrorKind::ConnectionRefused);
-        assert_eq!(refused.retry, Retry::No);
-        assert!(matches!(refused.reason, Reason::Unreachable(_)));
-        let reset = failure(io::ErrorKind::ConnectionReset);
-        assert_eq!(reset.retry, Retry::After(None));
+        assert!(
+            error
+                .hint()
+                .unwrap()
+                .ends_with("log in: kiln login r.example")
+        );
     }
 }

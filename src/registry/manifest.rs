@@ -55,20 +55,22 @@ impl Client {
     /// # Errors
     /// See [`RegistryError`].
     pub fn manifest(&self, reference: &Reference) -> Result<FetchedManifest, RegistryError> {
-        let subject = Subject::pull(
-            reference,
-            format!("manifest {}", reference.manifest_selector()),
-        );
-        let result = self.retrying(&subject, || self.fetch_manifest(&subject, reference));
-        match result {
+        let object = format!("manifest {}", reference.manifest_selector());
+        let read = |subject: &Subject| match self
+            .retrying(subject, || self.fetch_manifest(subject, reference))
+        {
             Err(error)
-                if matches!(error.reason(), Reason::NotFound) && reference.digest().is_none() =>
+                if matches!(error.reason(), Reason::NotFound)
+                    && reference.digest().is_none()
+                    && !subject.is_mirror =>
             {
-                let reason = self.explain_missing_tag(&subject);
+                let reason = self.explain_missing_tag(subject);
                 Err(subject.error(reason))
             }
             other => other,
-        }
+        };
+        let (fetched, ..) = self.read_from_sources(reference, &object, read)?;
+        Ok(fetched)
     }
 
     /// Fetches the image of `reference` for `platform`, through an index if there is one.
@@ -86,26 +88,27 @@ impl Client {
         let mut depth = 0;
         while let ManifestKind::Index(index) = &fetched.kind {
             depth += 1;
-            let subject = Subject::pull(reference, format!("index {}", fetched.digest));
+            let fail = |object: &str, reason| {
+                let (registry, repository) = (reference.registry(), reference.repository());
+                RegistryError::new(registry, repository, object, reason)
+            };
+            let object = format!("index {}", fetched.digest);
             if depth > DEEPEST_INDEX {
                 let why = format!("indexes are nested deeper than {DEEPEST_INDEX}");
-                return Err(subject.error(Reason::Malformed(why)));
+                return Err(fail(&object, Reason::Malformed(why)));
             }
             let entry = select(index, platform).ok_or_else(|| {
-                subject.error(Reason::NoPlatform {
-                    wanted: platform.to_string(),
-                    available: platforms(index),
-                })
+                let wanted = platform.to_string();
+                let available = platforms(index);
+                fail(&object, Reason::NoPlatform { wanted, available })
             })?;
             let expected = entry.descriptor.clone();
             let next = self.manifest(&reference.with_digest(&expected.digest))?;
             let actual = next.bytes.len() as u64;
             if actual != expected.size {
-                let subject = Subject::pull(reference, format!("manifest {}", expected.digest));
-                return Err(subject.error(Reason::WrongSize {
-                    expected: expected.size,
-                    actual,
-                }));
+                let object = format!("manifest {}", expected.digest);
+                let expected = expected.size;
+                return Err(fail(&object, Reason::WrongSize { expected, actual }));
             }
             index_digest.get_or_insert(fetched.digest);
             fetched = next;
@@ -128,7 +131,7 @@ impl Client {
             media_type::DOCKER_LIST,
         ];
         let headers = [(header::ACCEPT, accept.join(", "))];
-        let path = manifest_path(reference);
+        let path = manifest_path(subject, reference);
         let target = Target::Path(&path);
         let answer = self.attempt(subject, &Method::GET, target, &headers, &mut Payload::Empty)?;
         let response = answer.response;
@@ -190,10 +193,10 @@ impl Client {
     }
 }
 
-/// Returns the path of the manifest that `reference` names.
-pub(super) fn manifest_path(reference: &Reference) -> String {
-    let (repository, selector) = (reference.repository(), reference.manifest_selector());
-    format!("/v2/{repository}/manifests/{selector}")
+/// Returns the path at `subject` of the manifest that `reference` names.
+pub(super) fn manifest_path(subject: &Subject, reference: &Reference) -> String {
+    let selector = reference.manifest_selector();
+    format!("/v2/{}/manifests/{selector}", subject.repository)
 }
 
 /// Parses the registry's own digest of a document. One of an algorithm that kiln does not

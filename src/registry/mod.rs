@@ -3,10 +3,11 @@
 //!
 //! [`Client`] is what the rest of kiln sees. Below it, `transport` does one HTTP exchange
 //! (proxies, redirects), `auth` knows what a registry asks of its callers, `retry` decides
-//! what is worth a second try, and [`Credentials`] finds what `docker login` left behind.
+//! what is worth a second try, and [`Credentials`] finds what a `login` left behind.
 
 mod auth;
 mod blob;
+mod certificates;
 mod client;
 mod credentials;
 mod endpoint;
@@ -14,6 +15,7 @@ mod error;
 mod manifest;
 mod proxy;
 mod push;
+mod registries;
 mod retry;
 #[cfg(test)]
 mod tests;
@@ -23,12 +25,16 @@ mod transport;
 mod web;
 
 pub use blob::BlobReader;
+pub use certificates::{CertificateDirectories, CertificateError};
 pub use client::{Client, ClientOptions, Progress};
-pub use credentials::{Credential, CredentialPaths, Credentials, CredentialsError, HelperRunner};
-pub use error::{Reason, RegistryError, ServerAnswer};
+pub use credentials::{
+    Credential, CredentialPaths, Credentials, CredentialsError, HelperRunner, Kept,
+};
+pub use error::{Reason, RegistryError, ServerAnswer, SetupError};
 pub use manifest::{FetchedManifest, ResolvedImage};
 pub use proxy::Proxies;
 pub use push::Pushed;
+pub use registries::{Registries, RegistriesError, RegistriesPaths};
 pub use retry::RetryPolicy;
 pub use transport::Timeouts;
 pub use web::{Validators, Web, WebAnswer, WebError, percent_decoded, shown_url};

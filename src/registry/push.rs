@@ -39,14 +39,14 @@ impl Client {
         mount_from: Option<&Reference>,
         progress: Option<Progress>,
     ) -> Result<Pushed, RegistryError> {
-        let subject = Subject::push(reference, format!("blob {}", descriptor.digest));
+        let subject = self.written(reference, &format!("blob {}", descriptor.digest))?;
         let mut source = mount_from.filter(|source| {
             source.registry() == reference.registry()
                 && source.repository() != reference.repository()
         });
         self.retrying(&subject, || {
             if let Some(from) = source {
-                let mut subject = Subject::push(reference, format!("blob {}", descriptor.digest));
+                let mut subject = subject.clone();
                 let readable = format!("repository:{}:pull", from.repository());
                 subject.scopes.push(readable);
                 match self.try_push(&subject, descriptor, open, Some(from), progress.as_ref()) {
@@ -74,12 +74,12 @@ impl Client {
         bytes: &[u8],
     ) -> Result<Digest, RegistryError> {
         let object = format!("manifest {}", reference.manifest_selector());
-        let subject = Subject::push(reference, object);
+        let subject = self.written(reference, &object)?;
         if let Some(pinned) = reference.digest() {
             verify(&pinned, bytes).map_err(|failure| subject.error(failure.reason))?;
         }
         let headers = [(header::CONTENT_TYPE, media_type.to_owned())];
-        let path = manifest_path(reference);
+        let path = manifest_path(&subject, reference);
         self.retrying(&subject, || {
             let target = Target::Path(&path);
             let payload = &mut Payload::Bytes(bytes);

@@ -2,13 +2,15 @@
 
 use std::collections::HashMap;
 use std::io::{self, Read};
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::Duration;
 
 use ureq::http::{HeaderName, Method, Request, Response, StatusCode, Uri, header};
-use ureq::tls::{RootCerts, TlsConfig};
+use ureq::tls::TlsConfig;
 use ureq::{Agent, Body, Proxy, ProxyProtocol, SendBody};
 
+use super::certificates::{CertificateDirectories, HostCertificates};
 use super::client::Progress;
 use super::endpoint::{join, same_origin};
 use super::error::{ContentError, Failure, Reason, Retry, ServerAnswer, printable};
@@ -56,18 +58,34 @@ pub(super) enum Payload<'a> {
 
 /// Sends requests. Connections are kept, and shared by threads.
 pub(super) struct Transport {
-    /// One agent per proxy: their TLS set-up is dear, and per-request settings would redo it.
-    agents: Mutex<HashMap<Option<String>, Agent>>,
+    /// One agent per proxy and directory of certificates: their TLS set-up is dear, and
+    /// per-request settings would redo it.
+    agents: Mutex<HashMap<Route, Agent>>,
     proxies: Proxies,
+    certificates: CertificateDirectories,
     insecure: bool,
     timeouts: Timeouts,
 }
 
+/// What tells one agent from another.
+#[derive(PartialEq, Eq, Hash)]
+struct Route {
+    proxy: Option<String>,
+    /// The directory of certificates.
+    directory: Option<PathBuf>,
+}
+
 impl Transport {
-    pub fn new(proxies: Proxies, insecure: bool, timeouts: Timeouts) -> Transport {
+    pub fn new(
+        proxies: Proxies,
+        certificates: CertificateDirectories,
+        insecure: bool,
+        timeouts: Timeouts,
+    ) -> Transport {
         Transport {
             agents: Mutex::default(),
             proxies,
+            certificates,
             insecure,
             timeouts,
         }
@@ -157,12 +175,17 @@ impl Transport {
 
     fn agent(&self, url: &Uri) -> Result<Agent, Failure> {
         let proxy = self.proxies.choose(url).map(str::to_owned);
+        let authority = url
+            .authority()
+            .filter(|_| url.scheme_str() == Some("https"));
+        let directory = authority.and_then(|a| self.certificates.directory(a.as_str()));
+        let route = Route { proxy, directory };
         let mut agents = super::client::lock(&self.agents);
-        if let Some(agent) = agents.get(&proxy) {
+        if let Some(agent) = agents.get(&route) {
             return Ok(agent.clone());
         }
         let invalid = |why: &str| Failure::from(Reason::Proxy(why.to_owned()));
-        let settings = match &proxy {
+        let settings = match &route.proxy {
             None => None,
             Some(text) => {
                 let settings =
@@ -176,8 +199,13 @@ impl Transport {
                 Some(settings)
             }
         };
+        let certificates = match &route.directory {
+            None => HostCertificates::default(),
+            Some(directory) => HostCertificates::read(directory).map_err(Reason::from)?,
+        };
         let tls = TlsConfig::builder()
-            .root_certs(RootCerts::PlatformVerifier)
+            .root_certs(certificates.roots())
+            .client_cert(certificates.client)
             .disable_verification(self.insecure)
             .build();
         let agent = Agent::config_builder()
@@ -195,7 +223,7 @@ impl Transport {
             .timeout_per_write(Some(self.timeouts.silence))
             .build()
             .new_agent();
-        agents.insert(proxy, agent.clone());
+        agents.insert(route, agent.clone());
         Ok(agent)
     }
 }

@@ -9,6 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use ureq::BodyReader;
 use ureq::http::{HeaderName, Method, StatusCode, Uri, header};
 
+use super::certificates::CertificateDirectories;
 use super::endpoint::parse_url;
 use super::error::{Failure, Reason, Retry, printable};
 use super::proxy::Proxies;
@@ -190,7 +191,12 @@ impl Web {
     pub fn new() -> Web {
         let proxies = Proxies::from_environment(|name| std::env::var(name).ok());
         Web {
-            transport: Transport::new(proxies, false, Timeouts::default()),
+            transport: Transport::new(
+                proxies,
+                CertificateDirectories::default(),
+                false,
+                Timeouts::default(),
+            ),
             retry: RetryPolicy::default(),
         }
     }

@@ -1,6 +1,7 @@
 //! A stack of layers as the root of a sandbox: the overlay, the mount points that are
 //! missing, the files that every container has, the user.
 
+mod merge;
 mod mount;
 mod root;
 mod surroundings;

@@ -64,6 +64,19 @@ impl Store {
         self.blob_path(digest).exists()
     }
 
+    /// Returns all files among the blobs, each with the digest that its name says.
+    pub(super) fn blob_files(&self) -> Result<Vec<(Option<Digest>, PathBuf)>> {
+        let mut files = Vec::new();
+        for algorithm in ["sha256", "sha512"] {
+            let directory = self.dir("blobs").join(algorithm);
+            for hex in super::files::names(&directory)? {
+                let digest = format!("{algorithm}:{hex}").parse().ok();
+                files.push((digest, directory.join(hex)));
+            }
+        }
+        Ok(files)
+    }
+
     /// Starts to write a blob.
     ///
     /// # Errors

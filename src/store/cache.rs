@@ -19,6 +19,16 @@ pub struct StepRecord {
     pub created: String,
 }
 
+/// A record and its file.
+pub(super) struct StepFile {
+    /// What the step was done on.
+    pub(super) below: Option<ChainId>,
+    /// What it came to.
+    pub(super) record: StepRecord,
+    /// The file.
+    pub(super) path: PathBuf,
+}
+
 /// No file of the stat cache is larger, in bytes.
 const STAT_CACHE_LIMIT: u64 = 256 << 20;
 
@@ -34,9 +44,12 @@ impl Store {
     /// Returns the record of a step with these inputs on top of `below`. A damaged one counts
     /// as none.
     pub fn step_record(&self, inputs: &str, below: Option<&ChainId>) -> Option<StepRecord> {
-        super::files::read_json(&self.step_path(inputs, below))
-            .ok()
-            .flatten()
+        let path = self.step_path(inputs, below);
+        let record = super::files::read_json(&path).ok().flatten();
+        if record.is_some() {
+            super::files::touch(&path);
+        }
+        record
     }
 
     /// Tells whether a step with these inputs has a record on top of anything.
@@ -79,7 +92,34 @@ impl Store {
         super::files::write_atomically(&self.dir("stat").join(name), bytes)
     }
 
+    /// Returns what was kept of a step for the next build's explanations.
+    pub fn trace(&self, place: &str) -> Option<Vec<u8>> {
+        std::fs::read(self.dir("traces").join(place)).ok()
+    }
+
+    /// Keeps something of a step. It is a comfort: what a crash leaves of it is none.
+    ///
+    /// # Errors
+    /// Disk full, and the like.
+    pub fn write_trace(&self, place: &str, bytes: &[u8]) -> Result<()> {
+        let directory = self.dir("traces");
+        let path = directory.join(place);
+        match std::fs::write(&path, bytes) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                std::fs::create_dir_all(&directory).at("cannot create", &directory)?;
+                std::fs::write(&path, bytes).at("cannot write", &path)
+            }
+            other => other.at("cannot write", &path),
+        }
+    }
+
     pub(super) fn step_records(&self) -> Result<Vec<StepRecord>> {
+        let files = self.step_files()?;
+        Ok(files.into_iter().map(|file| file.record).collect())
+    }
+
+    /// Returns the records with their files.
+    pub(super) fn step_files(&self) -> Result<Vec<StepFile>> {
         let mut records = Vec::new();
         for inputs in super::files::names(&self.dir("cache"))? {
             let directory = self.dir("cache").join(inputs);
@@ -87,8 +127,19 @@ impl Store {
                 continue;
             }
             for below in super::files::names(&directory)? {
-                let record = super::files::read_json(&directory.join(below));
-                records.extend(record.ok().flatten());
+                let path = directory.join(&below);
+                let Ok(Some(record)) = super::files::read_json(&path) else {
+                    continue;
+                };
+                let chain_id = format!("sha256:{below}").parse().ok().map(ChainId);
+                if chain_id.is_none() && below != NOTHING_BELOW {
+                    continue;
+                }
+                records.push(StepFile {
+                    below: chain_id,
+                    record,
+                    path,
+                });
             }
         }
         Ok(records)

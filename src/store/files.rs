@@ -6,6 +6,8 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use nix::sys::stat::{UtimensatFlags, utimensat};
+use nix::sys::time::TimeSpec;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -118,6 +120,27 @@ pub(super) fn names(path: &Path) -> Result<Vec<String>> {
     }
     names.sort();
     Ok(names)
+}
+
+/// Removes a file, or a directory with all that is in it, where there is one.
+pub(super) fn remove_tree(path: &Path) -> Result<()> {
+    let meta = match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other.at("cannot remove", path)?,
+    };
+    if meta.is_dir() {
+        fs::remove_dir_all(path).at("cannot remove", path)
+    } else {
+        fs::remove_file(path).at("cannot remove", path)
+    }
+}
+
+/// Sets the time of a file or directory, which says when it was used last.
+pub(super) fn touch(path: &Path) {
+    let now = TimeSpec::UTIME_NOW;
+    let at = nix::fcntl::AT_FDCWD;
+    // On a disk that takes no writes, everything is as old as it was.
+    let _ = utimensat(at, path, &now, &now, UtimensatFlags::NoFollowSymlink);
 }
 
 /// Removes a file, where there is one. Returns whether there was.

@@ -14,6 +14,8 @@ pub struct Freed {
     pub layers: usize,
     /// Blobs.
     pub blobs: usize,
+    /// The bytes of their files.
+    pub bytes: u64,
 }
 
 /// What images and step records refer to.
@@ -47,9 +49,14 @@ impl Store {
     /// # Errors
     /// A directory can't be read.
     pub fn collect(&self) -> Result<Option<Freed>> {
-        let Some(_alone) = self.try_lock("use")? else {
+        let Some(alone) = self.try_lock("use")? else {
             return Ok(None);
         };
+        self.collect_alone(&alone).map(Some)
+    }
+
+    /// As [`Store::collect`]; the caller has the store alone.
+    pub(super) fn collect_alone(&self, _alone: &super::Lock) -> Result<Freed> {
         let live = self.live()?;
         let mut freed = Freed::default();
         let mut kept = BTreeSet::new();
@@ -75,22 +82,22 @@ impl Store {
         }
         for id in super::files::names(&self.dir("layers"))? {
             if !kept.contains(std::ffi::OsStr::new(&id)) {
-                self.trash(&self.dir("layers").join(id))?;
+                let directory = self.dir("layers").join(id);
+                freed.bytes += self.layer_bytes(&directory);
+                self.trash(&directory)?;
                 freed.layers += 1;
             }
         }
-        for algorithm in ["sha256", "sha512"] {
-            for hex in super::files::names(&self.dir("blobs").join(algorithm))? {
-                let digest = format!("{algorithm}:{hex}").parse::<Digest>();
-                if digest.as_ref().is_ok_and(|d| live.blobs.contains(d)) {
-                    continue;
-                }
-                self.trash(&self.dir("blobs").join(algorithm).join(hex))?;
-                freed.blobs += 1;
+        for (digest, path) in self.blob_files()? {
+            if digest.is_some_and(|d| live.blobs.contains(&d)) {
+                continue;
             }
+            freed.bytes += fs::symlink_metadata(&path).map_or(0, |meta| meta.len());
+            self.trash(&path)?;
+            freed.blobs += 1;
         }
         self.remove_leftovers()?;
-        Ok(Some(freed))
+        Ok(freed)
     }
 
     /// Removes what only a crash leaves: files that were never renamed, names that can't be
@@ -125,6 +132,7 @@ impl Store {
         }
         self.remove_leftover_records()?;
         self.remove_snapshots()?;
+        self.remove_merged()?;
         for name in super::files::names(&self.dir("locks"))? {
             if name.starts_with("pull-") || name.starts_with("context-") {
                 super::files::remove_file(&self.dir("locks").join(name))?;
@@ -182,9 +190,21 @@ impl Store {
             })
     }
 
+    /// Returns the blobs that images and layers have; those of URLs alone are not among them.
+    pub(super) fn live_blobs(&self) -> Result<BTreeSet<Digest>> {
+        Ok(self.live_but_for_urls()?.blobs)
+    }
+
+    fn live(&self) -> Result<Live> {
+        let mut live = self.live_but_for_urls()?;
+        live.blobs
+            .extend(self.url_records()?.into_iter().map(|r| r.digest));
+        Ok(live)
+    }
+
     /// Returns what must stay. Where an image can't be read for a reason that may pass, that
     /// is an error: what it needs must not be taken for garbage.
-    fn live(&self) -> Result<Live> {
+    fn live_but_for_urls(&self) -> Result<Live> {
         let mut live = Live::default();
         let refs = self.references()?;
         for digest in refs.iter().filter_map(|r| r.manifest.clone()) {
@@ -216,8 +236,6 @@ impl Store {
                 below = Some(chain_id);
             }
         }
-        live.blobs
-            .extend(self.url_records()?.into_iter().map(|r| r.digest));
         let records = self.step_records()?;
         live.diff_ids.extend(records.into_iter().map(|r| r.diff_id));
         for diff_id in &live.diff_ids {

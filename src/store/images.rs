@@ -252,6 +252,21 @@ impl Store {
         }
     }
 
+    /// Removes an image with all its names.
+    pub(super) fn delete_image(&self, image: &Image) -> Result<Removed> {
+        let _naming = self.lock(NAMING)?;
+        let mut removed = Removed::default();
+        for record in &image.refs {
+            if let Ok(reference) = record.name.parse::<Reference>() {
+                super::files::remove_file(&self.ref_path(&reference))?;
+                removed.untagged.push(familiar(&record.name));
+            }
+        }
+        super::files::remove_file(&self.image_path(&image.id))?;
+        removed.deleted = Some(image.id.clone());
+        Ok(removed)
+    }
+
     /// Removes an image as `docker rmi` does: by name, its name, and the image itself with its
     /// last name; by id, the image, which must not have several names unless `force`.
     ///

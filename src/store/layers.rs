@@ -1,5 +1,6 @@
 //! Layer trees: extracted once, never changed, shared by all images.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -24,9 +25,9 @@ pub struct CompressedBlob {
 
 /// `layer.json`: what the tree alone does not tell.
 #[derive(Serialize, Deserialize)]
-struct LayerFile {
+pub(super) struct LayerFile {
     #[serde(flatten)]
-    meta: LayerMeta,
+    pub(super) meta: LayerMeta,
     /// The boot in which it was written. Until the file `synced` lies beside it, the tree
     /// counts in that boot only: a power failure may have lost part of it.
     boot_id: String,
@@ -71,6 +72,15 @@ impl Stack {
         self.layers.iter().map(|layer| layer.fs()).collect()
     }
 
+    /// Returns the stack of the lowest `count` layers.
+    pub fn bottom(&self, count: usize) -> Stack {
+        let mut bottom = Stack::default();
+        for layer in self.layers.iter().take(count) {
+            bottom.push(layer.clone());
+        }
+        bottom
+    }
+
     /// Puts a layer on top.
     pub fn push(&mut self, layer: Arc<Layer>) {
         let diff_id = &layer.meta.diff_id;
@@ -90,7 +100,7 @@ struct Found {
     damaged: Vec<(PathBuf, PathBuf)>,
 }
 
-fn boot_id() -> &'static str {
+pub(super) fn boot_id() -> &'static str {
     static BOOT_ID: OnceLock<String> = OnceLock::new();
     BOOT_ID.get_or_init(|| {
         fs::read_to_string("/proc/sys/kernel/random/boot_id")
@@ -178,6 +188,27 @@ impl Store {
                     .map(|file| file.meta.size)
             })
         })
+    }
+
+    /// Returns the bytes of the files of a tree in `layers/`.
+    pub(super) fn layer_bytes(&self, directory: &Path) -> u64 {
+        let file = super::files::read_json::<LayerFile>(&directory.join("layer.json"));
+        match file {
+            Ok(Some(file)) => file.meta.size,
+            _ => super::inventory::tree_bytes(directory),
+        }
+    }
+
+    /// Returns the bytes of each layer that has a tree; where it has several, of all of them.
+    pub(super) fn layer_sizes(&self) -> Result<BTreeMap<DiffId, u64>> {
+        let mut sizes = BTreeMap::new();
+        for id in super::files::names(&self.dir("layers"))? {
+            let path = self.dir("layers").join(id).join("layer.json");
+            if let Ok(Some(file)) = super::files::read_json::<LayerFile>(&path) {
+                *sizes.entry(file.meta.diff_id).or_default() += file.meta.size;
+            }
+        }
+        Ok(sizes)
     }
 
     /// Returns the whole stack of `diff_ids`; nothing where a layer is missing.

@@ -9,6 +9,8 @@
 //! diff/<form>/<diff_id hex>  → layers/<id>, where the tree does not depend on what lies below
 //! chain/<form>/<chain_id hex> → layers/<id>, where it does
 //! cache/<inputs>/<chain_id hex>  step records, by what was given and what lay below
+//! traces/<place>             what steps were given last, for explanations
+//! merged/<form>/<chain_id hex>-<boot id>  many layers as one tree, of links to their files
 //! mounts/<form>/<name>       directories of RUN --mount=type=cache
 //! contexts/<form>/<key>      snapshots of files that RUN --mount=type=bind shows
 //! stat/<dev>-<ino>           hashes of a context's files, see [`crate::context::stat_cache`]
@@ -24,10 +26,14 @@
 mod blobs;
 mod cache;
 mod files;
+mod fsck;
 mod gc;
 mod images;
+mod inventory;
 mod layers;
+mod merged;
 mod mounts;
+mod prune;
 mod session;
 mod urls;
 
@@ -36,10 +42,13 @@ use std::path::{Path, PathBuf};
 
 pub use blobs::{BlobWriter, Verifying};
 pub use cache::StepRecord;
+pub use fsck::{Damage, Verified};
 pub use gc::Freed;
 pub use images::{Image, RefRecord, Removed};
+pub use inventory::{Amount, CacheItem, CacheKind, Inventory};
 pub use layers::{CompressedBlob, Layer, Stack};
 pub use mounts::{MOUNTED, Snapshot};
+pub use prune::{Extent, LabelFilter, PruneOptions, Pruned};
 pub use session::{Lock, Session, StepLock};
 pub use urls::UrlRecord;
 
@@ -51,6 +60,28 @@ const SCARCE_BYTES: u64 = 1 << 20;
 
 /// Likewise, in files.
 const SCARCE_FILES: u64 = 16;
+
+/// What every store has, what is made last coming last.
+const DIRECTORIES: [&str; 12] = [
+    "blobs",
+    "images",
+    "compressed",
+    "diff",
+    "chain",
+    "cache",
+    "stat",
+    "tmp",
+    "trash",
+    "layers",
+    "refs",
+    "locks",
+];
+
+/// What a store has once it is needed.
+const LATER: [&str; 6] = ["contexts", "logs", "merged", "mounts", "traces", "urls"];
+
+/// What is removed last of a store: what has them is one.
+const LAST: [&str; 3] = ["layers", "refs", "locks"];
 
 /// What can go wrong in the store.
 #[derive(Debug, thiserror::Error)]
@@ -152,23 +183,6 @@ pub struct Form {
     pub name: String,
 }
 
-/// The directories that every store has.
-const DIRECTORIES: [&str; 13] = [
-    "refs",
-    "images",
-    "blobs/sha256",
-    "blobs/sha512",
-    "compressed",
-    "layers",
-    "diff",
-    "chain",
-    "cache",
-    "stat",
-    "tmp",
-    "trash",
-    "locks",
-];
-
 /// An open store.
 #[derive(Clone, Debug)]
 pub struct Store {
@@ -192,12 +206,44 @@ impl Store {
         // A store of an earlier kiln may lack some.
         if DIRECTORIES.iter().any(|name| !store.dir(name).is_dir()) {
             files::create_private_dir(&store.root)?;
-            for name in DIRECTORIES {
+            for name in ["blobs/sha256", "blobs/sha512"].iter().chain(&DIRECTORIES) {
                 let dir = store.dir(name);
                 std::fs::create_dir_all(&dir).at("cannot create", &dir)?;
             }
         }
         Ok(store)
+    }
+
+    /// Tells whether a directory is a store, or what `rm -r` has left of one.
+    pub fn is_at(root: &Path) -> bool {
+        let there = |name: &&&str| root.join(name).is_dir();
+        let count = std::fs::read_dir(root).map_or(usize::MAX, Iterator::count);
+        let own = DIRECTORIES.iter().chain(&LATER).filter(there).count();
+        own == count || LAST.iter().all(|name| root.join(name).is_dir())
+    }
+
+    /// Removes the whole store with its directory. Does nothing, and returns false, while
+    /// another process uses it.
+    ///
+    /// # Errors
+    /// Something can't be removed.
+    pub fn remove(&self) -> Result<bool> {
+        let Some(_alone) = self.try_lock("use")? else {
+            return Ok(false);
+        };
+        // The locks last: half a store is still one, and can be removed again.
+        for name in files::names(&self.root)? {
+            if !LAST.contains(&name.as_str()) {
+                files::remove_tree(&self.dir(&name))?;
+            }
+        }
+        for name in LAST {
+            for inner in files::names(&self.dir(name))? {
+                files::remove_tree(&self.dir(name).join(inner))?;
+            }
+        }
+        files::remove_tree(&self.root)?;
+        Ok(true)
     }
 
     /// Returns the store with trees of another form.

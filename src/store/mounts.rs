@@ -7,9 +7,6 @@ use std::fs;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use nix::sys::stat::{UtimensatFlags, utimensat};
-use nix::sys::time::TimeSpec;
-
 use super::session::Lock;
 use super::{IoContext, Result, Store};
 use crate::layer::{LayerDir, View};
@@ -50,7 +47,11 @@ impl Store {
     pub fn cache_mount(&self, name: &str) -> Option<PathBuf> {
         let slot = self.dir("mounts").join(&self.form().name).join(name);
         let tree = slot.join("fs").join(MOUNTED);
-        tree.is_dir().then_some(tree)
+        if !tree.is_dir() {
+            return None;
+        }
+        super::files::touch(&slot);
+        Some(tree)
     }
 
     /// Publishes a cache mount: `staged` is a directory of a session with `fs/data` in it. Where
@@ -81,15 +82,7 @@ impl Store {
         if slot.join("fs").join(MOUNTED).symlink_metadata().is_err() {
             return Ok(None);
         }
-        // The time says when it was used last.
-        let now = TimeSpec::UTIME_NOW;
-        let _ = utimensat(
-            nix::fcntl::AT_FDCWD,
-            &slot,
-            &now,
-            &now,
-            UtimensatFlags::NoFollowSymlink,
-        );
+        super::files::touch(&slot);
         Ok(Some(Snapshot {
             view: self.tree_view(&slot.join("fs"))?,
             _lock: Some(lock),

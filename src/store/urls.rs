@@ -27,7 +27,12 @@ impl Store {
 
     /// Returns what a URL gave last. A damaged record counts as none.
     pub fn url_record(&self, url: &str) -> Option<UrlRecord> {
-        super::files::read_json(&self.url_path(url)).ok().flatten()
+        let path = self.url_path(url);
+        let record = super::files::read_json(&path).ok().flatten();
+        if record.is_some() {
+            super::files::touch(&path);
+        }
+        record
     }
 
     /// Records what a URL gave, whose blob is in the store.
@@ -50,12 +55,18 @@ impl Store {
     }
 
     pub(super) fn url_records(&self) -> Result<Vec<UrlRecord>> {
+        let files = self.url_files()?;
+        Ok(files.into_iter().map(|(_, record)| record).collect())
+    }
+
+    /// Returns the records with their files.
+    pub(super) fn url_files(&self) -> Result<Vec<(std::path::PathBuf, UrlRecord)>> {
         let directory = self.dir("urls");
         let names = super::files::names(&directory)?;
         let read = |name: &String| {
-            super::files::read_json(&directory.join(name))
-                .ok()
-                .flatten()
+            let path = directory.join(name);
+            let record = super::files::read_json(&path).ok().flatten()?;
+            Some((path, record))
         };
         Ok(names.iter().filter_map(read).collect())
     }

@@ -13,6 +13,7 @@ pub mod diagnostics;
 pub mod failure;
 pub mod format;
 mod plain;
+pub mod template;
 mod terminal;
 pub mod text;
 mod transfer;

@@ -33,6 +33,7 @@
 // Each test file compiles this module and uses its own part of it.
 #![allow(dead_code, unused_imports, unused_macros)]
 
+mod authority;
 mod buildah;
 mod compare;
 mod faulty_registry;
@@ -49,6 +50,7 @@ mod subprocess;
 mod tree;
 mod web;
 
+pub use authority::TestAuthority;
 pub use buildah::Buildah;
 pub use compare::{Difference, Ignore, compare, compare_configs, compare_trees};
 pub use faulty_registry::{Fault, FaultyRegistry, Published, host_architecture, tar_of};

@@ -7,7 +7,7 @@ use std::sync::{OnceLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Sandbox, run};
+use super::{Sandbox, TestAuthority, run};
 
 /// The base images of this machine, as `ci/bases` describes them.
 pub struct Bases {
@@ -63,13 +63,13 @@ impl Registry {
         REGISTRY.get_or_init(|| {
             let parent = Path::new(env!("CARGO_TARGET_TMPDIR"));
             sweep(parent);
-            Self::start_in(Sandbox::named_by_process("registry"), "")
+            Self::start_in(Sandbox::named_by_process("registry"), "", "")
         })
     }
 
     /// Starts a registry with the base images that a test may change and stop.
     pub fn start() -> Self {
-        Self::start_in(Sandbox::on_disk(), "")
+        Self::start_in(Sandbox::on_disk(), "", "")
     }
 
     /// Starts a registry of a test that asks for a user, given as a line of an htpasswd file
@@ -79,10 +79,23 @@ impl Registry {
         let path = sandbox.join("htpasswd");
         fs::write(&path, htpasswd).unwrap();
         let auth = format!("auth: {{htpasswd: {{realm: tests, path: {path:?}}}}}\n");
-        Self::start_in(sandbox, &auth)
+        Self::start_in(sandbox, "", &auth)
     }
 
-    fn start_in(sandbox: Sandbox, settings: &str) -> Self {
+    /// Starts a registry of a test that speaks TLS, with the files of a [`TestAuthority`]; with
+    /// `clients`, to those whom the authority knows.
+    pub fn start_with_tls(authority: &TestAuthority, clients: bool) -> Self {
+        let sandbox = Sandbox::on_disk();
+        let (certificate, key) = authority.issue("127.0.0.1");
+        let clients = match clients {
+            true => format!(", clientcas: [{:?}]", authority.certificate()),
+            false => String::new(),
+        };
+        let tls = format!(", tls: {{certificate: {certificate:?}, key: {key:?}{clients}}}");
+        Self::start_in(sandbox, &tls, "")
+    }
+
+    fn start_in(sandbox: Sandbox, http: &str, settings: &str) -> Self {
         let storage = sandbox.join("storage");
         copy_storage(&Bases::shared().directory.join("registry"), &storage);
         let config = sandbox.join("registry.yml");
@@ -92,7 +105,7 @@ impl Registry {
              log: {{level: info, accesslog: {{disabled: true}}}}\n\
              storage:\n  filesystem: {{rootdirectory: {storage:?}}}\n  delete: {{enabled: true}}\n  \
              maintenance: {{uploadpurging: {{enabled: false}}}}\n\
-             http: {{addr: '127.0.0.1:0', secret: loopback}}\n{settings}"
+             http: {{addr: '127.0.0.1:0', secret: loopback{http}}}\n{settings}"
         );
         fs::write(&config, text).unwrap();
         let log = sandbox.join("registry.log");

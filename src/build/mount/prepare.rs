@@ -39,6 +39,8 @@ pub(in crate::build) struct Prepared {
     pub(in crate::build) env: Vec<(String, String)>,
     /// Whether what is mounted is what the key says: a file of the context may have changed.
     pub(in crate::build) stable: bool,
+    /// What it can do without and was not given: what to do about it, should it fail.
+    pub(in crate::build) not_given: Option<String>,
     /// What goes when the step has ended.
     pub(in crate::build) held: Held,
 }
@@ -73,6 +75,7 @@ impl Build<'_> {
             mounts: Vec::new(),
             env: Vec::new(),
             stable: true,
+            not_given: None,
             held: Held::default(),
         };
         let targets: Vec<(usize, &str)> = mounts
@@ -278,6 +281,10 @@ impl Work<'_, '_> {
         let id = spec.id.as_deref().unwrap_or_default();
         let secrets = &self.build.options.secrets;
         let Some(bytes) = secret::find(secrets, id, spec.required)? else {
+            self.prepared.not_given = Some(format!(
+                "the secret {id:?} was not given, which the step may need: \
+                 --secret id={id},src=FILE or --secret id={id},env=VARIABLE"
+            ));
             return Ok(None);
         };
         if let Some(name) = &spec.env {
@@ -349,6 +356,10 @@ impl Work<'_, '_> {
                 let given = &self.build.options.ssh;
                 let session = self.build.shop.session;
                 let Some(agent) = ssh::find(host, session, given, id, spec.required)? else {
+                    self.prepared.not_given = Some(format!(
+                        "the SSH agent {id:?} was not given, which the step may need: \
+                         --ssh {id} (the agent of SSH_AUTH_SOCK) or --ssh {id}=KEY"
+                    ));
                     return Ok(None);
                 };
                 let (listener, mount) = self.private()?.socket(access(0o600))?;

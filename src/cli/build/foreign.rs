@@ -129,7 +129,7 @@ static FLAGS: &[Flag] = &[
     flag(
         "creds",
         Value,
-        Refuse("log in with podman login or docker login, or name a file with --authfile"),
+        Refuse("log in with kiln login, or name a file with --authfile"),
     ),
     flag("cw", Value, Refuse("kiln makes no confidential workloads")),
     Flag {

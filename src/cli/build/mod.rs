@@ -22,7 +22,7 @@ use crate::build::{self, Built, ConfigChanges, ContextSource, NamedSource, Optio
 use crate::dockerfile;
 use crate::event::{Event, Reporter};
 use crate::image::{Digest, Platform, Reference};
-use crate::registry::{Client, CredentialsError, Web};
+use crate::registry::{Client, SetupError, Web};
 use crate::transfer::{self, Transfer};
 use crate::ui;
 
@@ -83,6 +83,9 @@ pub(super) struct Arguments {
     /// How many steps may run at once [default: twice the processors, at least 4]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     jobs: Option<u32>,
+    /// Say of each step why it runs, or that it was done before
+    #[arg(long)]
+    explain: bool,
     /// A secret for RUN --mount=type=secret
     #[arg(long, value_name = "id=NAME[,src=FILE|,env=VARIABLE]")]
     secret: Vec<String>,
@@ -175,7 +178,7 @@ impl Arguments {
         }
     }
 
-    fn client(&self, workshop: &Workshop) -> std::result::Result<Client, CredentialsError> {
+    fn client(&self, workshop: &Workshop) -> std::result::Result<Client, SetupError> {
         let insecure = self.insecure || self.tls_verify == Some(false);
         workshop.registry_client(insecure, self.authfile.clone())
     }
@@ -425,6 +428,7 @@ fn options(arguments: &Arguments) -> Result<(Options, Vec<OutputSpec>)> {
         no_cache_filter: arguments.no_cache_filter.clone(),
         cache_ttl: arguments.cache_ttl,
         jobs: jobs(arguments.jobs),
+        explain: arguments.explain,
         pull: arguments.pull.unwrap_or_default(),
         network: arguments.network.into(),
         surroundings: (&arguments.around).into(),

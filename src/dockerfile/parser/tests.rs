@@ -120,7 +120,40 @@ fn all_errors_of_a_file_are_reported_together() {
     assert_eq!(found[3].hint.as_deref(), Some("did you mean --from?"));
     // A mistyped FROM does not make errors of all that follows.
     assert_eq!(errors("FORM x\nRUN a\nCOPY a b").len(), 1);
-    assert_eq!(errors(&"FOO\n".repeat(1000)).len(), MAX_ERRORS);
+}
+
+#[test]
+fn no_more_than_twenty_errors_are_shown_and_that_is_said() {
+    let found = errors(&"FOO\n".repeat(1000));
+    assert_eq!(found.len(), MAX_ERRORS + 1);
+    assert_eq!(
+        found[MAX_ERRORS].message,
+        "these are the first 20 errors: there may be more"
+    );
+    assert_eq!(
+        errors(&"FOO\n".repeat(MAX_ERRORS - 1)).len(),
+        MAX_ERRORS - 1
+    );
+}
+
+#[test]
+fn quotes_around_blanks_in_a_path_are_one_error_that_shows_the_array() {
+    for (line, name) in [
+        ("COPY \"a b\" \"c d/\"", "COPY"),
+        ("ADD 'a b' c", "ADD"),
+        ("VOLUME \"/a b\"", "VOLUME"),
+    ] {
+        let file = format!("FROM x\nNOPE\n{line}");
+        let found = errors(&file);
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert_eq!(
+            found[1].hint.as_deref().unwrap(),
+            format!(
+                "quotes don't hold a path with blanks together, an array does: \
+                 {name} [\"a b\", \"c\"]"
+            )
+        );
+    }
 }
 
 #[test]

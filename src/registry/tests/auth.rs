@@ -62,7 +62,7 @@ fn without_the_right_password_the_hint_is_to_log_in() {
         );
         let hint = error.hint().unwrap();
         assert!(
-            hint.contains(&format!("docker login {}", server.host())),
+            hint.contains(&format!("kiln login {}", server.host())),
             "{hint}"
         );
     }
