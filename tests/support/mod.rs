@@ -22,6 +22,8 @@
 //!   [`Repository`] makes a repository.
 //! - [`Buildah`] builds the same Dockerfile as an oracle, and [`compare`] compares two images; each
 //!   difference that is ignored has a name and a reason.
+//! - [`Realistic`] builds an example of `tests/realistic` twice and runs it; [`toolchain`] makes
+//!   the base images with languages that those need.
 //! - What the machine lacks is said aloud: [`require!`] prints `SKIPPED: <why>`, and fails where
 //!   `KILN_TEST_NO_SKIP=1`, as `ci/test` sets it. [`soak_only!`] keeps a long test for `ci/soak`.
 //! - Tests refuse to run as root, which would prove nothing about a rootless builder: `./ci/test`
@@ -39,6 +41,7 @@ mod image;
 mod kills;
 mod kiln;
 mod layer_tar;
+mod realistic;
 mod registry;
 mod repository;
 mod sandbox;
@@ -56,6 +59,7 @@ pub use kills::{
     Victim, assert_no_process_with, assert_swept, names_in, processes_with, unique_marker,
 };
 pub use kiln::Kiln;
+pub use realistic::{Realistic, toolchain};
 pub use registry::{Bases, Registry};
 pub use repository::Repository;
 pub use sandbox::Sandbox;

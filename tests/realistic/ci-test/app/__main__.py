@@ -1,0 +1,5 @@
+import sys
+
+from . import square
+
+print(square(int(sys.argv[1])))

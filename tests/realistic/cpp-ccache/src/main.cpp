@@ -1,0 +1,3 @@
+#include <iostream>
+#include "greet.hpp"
+int main() { std::cout << greet("C++") << '\n'; }

@@ -1,0 +1,1 @@
+cat installed; echo "running in $MODE"

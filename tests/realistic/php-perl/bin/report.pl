@@ -1,0 +1,4 @@
+#!/usr/bin/perl
+use strict;
+use warnings;
+printf "report by %s\n", scalar getpwuid($<);
