@@ -2,7 +2,7 @@
 //! and for build contexts.
 //!
 //! All of it is hostile. Bodies are streamed into the store's blobs, archives are extracted
-//! below a descriptor, and git runs on the host as [`git`] says.
+//! below a descriptor, and git runs on the host, as `git.rs` says.
 
 mod archive;
 mod git;
