@@ -47,6 +47,7 @@ def run(command, cwd=None, env=None, stdin=None):
             stdout=log,
             stderr=subprocess.STDOUT,
         )
+        # An upper bound of the memory: what this runner itself had before the exec counts too.
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     seconds = time.monotonic() - started
@@ -284,7 +285,7 @@ def steps():
 def big_layer():
     base()
     context = WORK / "big"
-    make = f"head -c {MEGABYTES}M /dev/urandom >"
+    make = f"head -c {MEGABYTES << 20} /dev/urandom >"
     write(context / "Dockerfile", f"FROM bench-base\nRUN mkdir /big && {make} /big/file\n")
 
     def plain():
