@@ -2,8 +2,9 @@
 
 mod support;
 
-use std::net::TcpListener;
+use std::time::Duration;
 
+use support::meeting::{Meeting, let_go};
 use support::{Image, Kiln, Output, Registry};
 
 fn base() -> String {
@@ -40,57 +41,60 @@ fn text(image: &Image, path: &str) -> String {
     String::from_utf8_lossy(image.tree.file(path).content()).into_owned()
 }
 
-/// Returns a port that nobody listens on.
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
-}
-
-/// Two stages of which each waits for the other: in turn, none would end.
-fn meeting() -> String {
-    let (base, port) = (base(), free_port());
+/// Two stages, each with a step that comes to a meeting.
+fn two_stages(meeting: &Meeting) -> String {
+    let (base, come) = (base(), meeting.command());
     format!(
-        "FROM {base} AS hears\n\
-         RUN nc -l -p {port} > /heard & for i in $(seq 150); do \
-             grep -q hello /heard && exit; usleep 20000; done; exit 9\n\
-         FROM {base} AS speaks\n\
-         RUN for i in $(seq 150); do \
-             echo hello | nc 127.0.0.1 {port} && exit; usleep 20000; done; exit 9\n\
-         FROM scratch\nCOPY --from=hears /heard /heard\nCOPY --from=speaks /etc/passwd /x\n"
+        "FROM {base} AS one\nRUN {come} && echo 1 > /1\n\
+         FROM {base} AS two\nRUN {come} && echo 2 > /2\n\
+         FROM scratch\nCOPY --from=one /1 /\nCOPY --from=two /2 /\n"
     )
 }
 
 #[test]
 fn independent_stages_run_at_once() {
-    let kiln = Kiln::new();
-    kiln.build(&meeting(), &[]).ok();
-    assert_eq!(text(&kiln.image("test"), "/heard"), "hello\n");
+    let (kiln, meeting) = (Kiln::new(), Meeting::new());
+    let dockerfile = two_stages(&meeting);
+    std::thread::scope(|scope| {
+        scope.spawn(|| kiln.build(&dockerfile, &[]).ok());
+        // Each is in its step when the other one is.
+        let_go(meeting.wait_for(2));
+    });
+    let image = kiln.image("test");
+    assert_eq!(text(&image, "/1") + &text(&image, "/2"), "1\n2\n");
 }
 
 #[test]
 fn with_one_job_stages_run_in_turn() {
-    let kiln = Kiln::new();
-    // The first to run waits in vain.
-    kiln.build_with(&["--jobs", "1"], &meeting(), &[])
-        .fails_with("exit code: 9");
-    kiln.build_with(&["--jobs", "0"], &meeting(), &[])
+    let (kiln, meeting) = (Kiln::new(), Meeting::new());
+    let dockerfile = two_stages(&meeting);
+    std::thread::scope(|scope| {
+        scope.spawn(|| kiln.build_with(&["--jobs", "1"], &dockerfile, &[]).ok());
+        let first = meeting.wait_for(1);
+        assert!(!meeting.has_more(Duration::from_millis(500)));
+        let_go(first);
+        let_go(meeting.wait_for(1));
+    });
+    kiln.build_with(&["--jobs", "0"], &dockerfile, &[])
         .fails_with("--jobs");
 }
 
 #[test]
 fn failed_stage_ends_the_others() {
-    let kiln = Kiln::new();
-    let base = base();
-    let port = free_port();
+    let (kiln, meeting) = (Kiln::new(), Meeting::new());
+    let (base, come) = (base(), meeting.command());
     let dockerfile = format!(
-        "FROM {base} AS long\nRUN nc -l -p {port} && sleep 600\n\
-         FROM {base} AS wrong\n\
-         RUN until nc 127.0.0.1 {port} < /dev/null; do usleep 20000; done; exit 7\n\
+        "FROM {base} AS long\nRUN {come} && sleep 600\n\
+         FROM {base} AS wrong\nRUN {come} && exit 7\n\
          FROM scratch\nCOPY --from=long / /\nCOPY --from=wrong / /\n"
     );
-    let output = kiln.build(&dockerfile, &[]).fails();
-    assert_eq!(end_of(&output, "RUN nc -l"), "CANCELED");
-    assert_eq!(end_of(&output, "RUN until"), "ERROR");
+    let output = std::thread::scope(|scope| {
+        let build = scope.spawn(|| kiln.build(&dockerfile, &[]).fails());
+        let_go(meeting.wait_for(2));
+        build.join().unwrap()
+    });
+    assert_eq!(end_of(&output, "sleep 600"), "CANCELED");
+    assert_eq!(end_of(&output, "exit 7"), "ERROR");
     assert!(
         output.stderr().contains("exit code: 7"),
         "{}",

@@ -2,58 +2,11 @@
 
 mod support;
 
-use std::io::{ErrorKind, Read, Write};
-use std::net::{TcpListener, TcpStream};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use support::meeting::{Meeting, let_go};
 use support::{Kiln, Output, Registry, assert_swept, names_in};
-
-/// Where steps meet: each connects, and none goes on before it is told to.
-struct Meeting(TcpListener);
-
-impl Meeting {
-    fn new() -> Self {
-        Self(TcpListener::bind("127.0.0.1:0").unwrap())
-    }
-
-    /// Returns the command with which a step comes here and waits.
-    fn command(&self) -> String {
-        let port = self.0.local_addr().unwrap().port();
-        format!("test \"$(nc 127.0.0.1 {port} </dev/null)\" = go")
-    }
-
-    /// Waits until so many steps are here.
-    fn wait_for(&self, count: usize) -> Vec<TcpStream> {
-        self.0.set_nonblocking(true).unwrap();
-        let deadline = Instant::now() + Duration::from_secs(60);
-        let mut steps = Vec::new();
-        while steps.len() < count {
-            match self.0.accept() {
-                Ok((step, _)) => {
-                    step.set_nonblocking(false).unwrap();
-                    steps.push(step);
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    let here = steps.len();
-                    assert!(Instant::now() < deadline, "{here} of {count} steps came");
-                    thread::sleep(Duration::from_millis(5));
-                }
-                Err(error) => panic!("{error}"),
-            }
-        }
-        steps
-    }
-}
-
-fn let_go(steps: Vec<TcpStream>) {
-    for mut step in steps {
-        step.write_all(b"go\n").unwrap();
-        // It reads to the end, so that it must come.
-        step.shutdown(std::net::Shutdown::Write).unwrap();
-        let _ = step.read(&mut [0]);
-    }
-}
 
 /// Builds a Dockerfile from a directory of its own.
 fn build(kiln: &Kiln, name: &str, dockerfile: &str) -> Output {

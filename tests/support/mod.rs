@@ -41,6 +41,7 @@ mod image;
 mod kills;
 mod kiln;
 mod layer_tar;
+pub mod meeting;
 mod realistic;
 mod registry;
 mod repository;
