@@ -140,7 +140,7 @@ impl Build<'_> {
         let mut also = None;
         if mounts.have_layers() {
             // The layers that mounts are from say enough where they are known: none is read.
-            if let Some(outcome) = self.look_up(state, &inputs, &created_by)? {
+            if let Some(outcome) = self.look_up(state, &inputs, &created_by, step)? {
                 state.advance(&inputs);
                 self.explain_hit(&outcome, step);
                 return Ok(outcome);

@@ -105,6 +105,7 @@ macro_rules! plain {
 hinted!(
     crate::build::GivenError,
     crate::archive::ArchiveError,
+    crate::archive::CacheSpecError,
     crate::archive::OutputError,
     crate::build::NamedSourceError,
     crate::fetch::LocationError,

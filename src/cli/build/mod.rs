@@ -1,5 +1,6 @@
 //! `kiln build`.
 
+mod caches;
 mod call;
 mod foreign;
 mod settings;
@@ -13,6 +14,7 @@ use std::time::Duration;
 use call::{Call, Method};
 use foreign::Foreign;
 
+use super::prune::size;
 use super::run::NetworkChoice;
 use super::session::{self, Workshop, open_store_if_there};
 use super::tag::parse_tag;
@@ -80,6 +82,15 @@ pub(super) struct Arguments {
     /// Don't take results of earlier builds that are older, as in 36h or 7d
     #[arg(long, value_name = "TIME", value_parser = parse_age)]
     cache_ttl: Option<Duration>,
+    /// Take steps that other machines did from a cache: type=local,src=DIR
+    #[arg(long, value_name = "SPEC")]
+    cache_from: Vec<String>,
+    /// Keep the steps of this build for other machines: type=local,dest=DIR[,mode=min|max]
+    #[arg(long, value_name = "SPEC")]
+    cache_to: Vec<String>,
+    /// Keep such a cache below a size, by removing what was used longest ago: 500MB, 10GB
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    cache_max_size: Option<u64>,
     /// How many steps may run at once [default: twice the processors, at least 4]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     jobs: Option<u32>,
@@ -249,6 +260,11 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
     let progress = workshop.progress(mode);
     let reporter = progress.reporter();
     arguments.foreign.note(reporter.as_ref());
+    caches::note_elsewhere(
+        &arguments.cache_from,
+        &arguments.cache_to,
+        reporter.as_ref(),
+    );
     let client = || arguments.client(&workshop);
     let sandboxes = || workshop.sandboxes(reporter.as_ref());
     let cancel: Arc<build::Cancel> = Arc::default();
@@ -427,6 +443,9 @@ fn options(arguments: &Arguments) -> Result<(Options, Vec<OutputSpec>)> {
         no_cache: arguments.no_cache.unwrap_or(false),
         no_cache_filter: arguments.no_cache_filter.clone(),
         cache_ttl: arguments.cache_ttl,
+        cache_from: caches::sources(&arguments.cache_from)?,
+        cache_to: caches::destinations(&arguments.cache_to)?,
+        cache_max_size: arguments.cache_max_size,
         jobs: jobs(arguments.jobs),
         explain: arguments.explain,
         pull: arguments.pull.unwrap_or_default(),
