@@ -90,7 +90,7 @@ impl Build<'_> {
         step: Option<StepId>,
         max_age: Option<Duration>,
     ) -> Step<Option<(Arc<Layer>, String)>> {
-        let below = stack.chain_id().filter(|_| !inputs.linked);
+        let below = inputs.below(stack.chain_id());
         for reader in self.carried.readers(self) {
             let Some((found, created)) = reader.find(&inputs.hash, below) else {
                 continue;

@@ -48,12 +48,9 @@ impl CacheReader {
         if archive.find("index.json")?.is_none() && is_empty(path) {
             return Ok(None);
         }
-        let manifest = match content(&archive)? {
-            Content::Cache(manifest) => manifest,
-            Content::Nothing => return Ok(None),
-            Content::Foreign => return Err(CacheError::Foreign),
+        let Some(records) = current(&archive)? else {
+            return Ok(None);
         };
-        let records = read(&archive, &manifest)?;
         Ok(Some(CacheReader {
             path: path.to_owned(),
             archive,
@@ -122,6 +119,23 @@ impl LayerSource for CacheReader {
 
     fn verb(&self) -> Verb {
         Verb::Extract
+    }
+}
+
+/// Reads the records. A build that writes the cache meanwhile removes the old ones: then the new
+/// ones are there.
+fn current(archive: &Archive) -> Result<Option<Records>, CacheError> {
+    let mut last = None;
+    loop {
+        let manifest = match content(archive)? {
+            Content::Cache(manifest) => manifest,
+            Content::Nothing => return Ok(None),
+            Content::Foreign => return Err(CacheError::Foreign),
+        };
+        match read(archive, &manifest) {
+            Err(_) if last.as_ref() != Some(&manifest) => last = Some(manifest),
+            other => return other.map(Some),
+        }
     }
 }
 
