@@ -251,6 +251,7 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
     {
         session::probe_writable(path)?;
     }
+    let authorizations = build::authorizations(&options.secrets)?;
     let workshop = Workshop::enter(root)?;
     let mode = if arguments.quiet() {
         ui::Mode::Quiet
@@ -278,6 +279,7 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
         client: &client,
         host: workshop.builder.host(),
         web: Web::new(),
+        authorizations,
         sandboxes: &sandboxes,
         cancel: &cancel,
     };
