@@ -260,6 +260,7 @@ impl Workshop {
     /// Gives up the hold and the session: from here on, nothing can be added to the store.
     pub(super) fn give_up(&mut self) {
         self.session.abandon();
+        self.store.end_uses();
         self.release();
     }
 
@@ -268,8 +269,7 @@ impl Workshop {
         drop(self.lease.take());
     }
 
-    /// Gives up the hold, and removes what nothing refers to any more, unless another process
-    /// uses the store: then that is left to a later one.
+    /// Gives up the hold, and removes what nothing refers to and no process uses any more.
     pub(super) fn collect(mut self) -> Result<()> {
         self.give_up();
         self.store.collect()?;

@@ -84,7 +84,9 @@ impl Store {
     /// Returns what is remembered of a context's files. What can't be read is nothing.
     pub fn stat_cache(&self, name: &str) -> Option<Vec<u8>> {
         let path = self.dir("stat").join(name);
-        super::files::read_bounded(&path, STAT_CACHE_LIMIT).ok()?
+        let bytes = super::files::read_bounded(&path, STAT_CACHE_LIMIT).ok()??;
+        super::files::touch(&path);
+        Some(bytes)
     }
 
     /// Remembers what is known of a context's files.

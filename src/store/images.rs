@@ -8,7 +8,7 @@ use super::{Result, Store, StoreError};
 use crate::image::{Digest, ImageConfig, Reference};
 
 /// The lock that names are given and taken under.
-const NAMING: &str = "refs";
+pub(super) const NAMING: &str = "refs";
 
 /// A name and its image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -208,8 +208,15 @@ impl Store {
             .into_iter()
             .filter(|r| r.image == id.0)
             .collect();
+        let config = match self.config(&id.0) {
+            // It was removed just now.
+            Err(StoreError::NoBlob(_)) if self.find_id(name)?.is_none() => {
+                return Err(StoreError::NoImage(name.to_owned()));
+            }
+            other => other?,
+        };
         Ok(Image {
-            config: self.config(&id.0)?,
+            config,
             size: self.image_size(&id.0),
             manifest: id
                 .1
@@ -252,18 +259,17 @@ impl Store {
         }
     }
 
-    /// Removes an image with all its names.
-    pub(super) fn delete_image(&self, image: &Image) -> Result<Removed> {
-        let _naming = self.lock(NAMING)?;
+    /// Removes an image with its names. The caller has the lock of names.
+    pub(super) fn delete_image(&self, id: &Digest, refs: &[&RefRecord]) -> Result<Removed> {
         let mut removed = Removed::default();
-        for record in &image.refs {
+        for record in refs {
             if let Ok(reference) = record.name.parse::<Reference>() {
                 super::files::remove_file(&self.ref_path(&reference))?;
                 removed.untagged.push(familiar(&record.name));
             }
         }
-        super::files::remove_file(&self.image_path(&image.id))?;
-        removed.deleted = Some(image.id.clone());
+        super::files::remove_file(&self.image_path(id))?;
+        removed.deleted = Some(id.clone());
         Ok(removed)
     }
 

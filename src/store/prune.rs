@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::time::SystemTime;
 
 use super::inventory::{CacheItem, CacheKind, Inventory};
-use super::{Image, Result, Store};
+use super::{Image, RefRecord, Result, Store};
 use crate::image::{ChainId, DiffId, Digest};
 
 /// How much of one sort goes.
@@ -71,49 +71,81 @@ pub struct Pruned {
 }
 
 impl Store {
-    /// Removes images and cache, and all that nothing refers to then. Does nothing, and
-    /// returns nothing, while another process uses the store.
+    /// Removes images and cache, and all that nothing refers to then; nothing that a process
+    /// uses. Does nothing, and returns nothing, while the store is verified or removed.
     ///
     /// # Errors
     /// Something can't be read or removed.
     pub fn prune(&self, options: &PruneOptions) -> Result<Option<Pruned>> {
-        let Some(alone) = self.try_lock("use")? else {
+        let inventory = self.for_collection().inventory()?;
+        let Some(collection) = self.begin_collection()? else {
             return Ok(None);
         };
-        let inventory = self.inventory()?;
+        let store = &collection.store;
         let mut pruned = Pruned::default();
         let (doomed, left): (Vec<&Image>, Vec<&Image>) = inventory
             .images
             .iter()
             .partition(|image| options.wants(image));
         let cache = doomed_cache(&inventory, options, &doomed, &left);
+        // Names may have been given since.
+        let refs = store.references()?;
         for image in &doomed {
-            let removed = self.delete_image(image)?;
+            let refs: Vec<&RefRecord> = refs.iter().filter(|r| r.image == image.id).collect();
+            let has_name_now = options.images == Extent::Dangling && !refs.is_empty();
+            if has_name_now || !collection.is_free(&image.id) {
+                continue;
+            }
+            let removed = store.delete_image(&image.id, &refs)?;
             pruned.untagged.extend(removed.untagged);
             pruned.deleted.extend(removed.deleted);
         }
         for item in cache {
             // Layers and blobs are counted when they are collected.
-            if matches!(item.kind, CacheKind::Mount | CacheKind::Context) {
-                pruned.bytes += item.size;
-            }
-            for path in &item.paths {
-                self.trash(path)?;
+            match item.kind {
+                CacheKind::Mount | CacheKind::Context => match store.trash_tree(item)? {
+                    true => pruned.bytes += item.size,
+                    false => continue,
+                },
+                _ => {
+                    for path in &item.paths {
+                        store.trash(path)?;
+                    }
+                }
             }
             pruned.cache.push(item.id.clone());
         }
         pruned.cache.sort();
         if options.is_all_cache() {
             for name in ["stat", "traces"] {
-                for file in super::files::names(&self.dir(name))? {
-                    let path = self.dir(name).join(file);
+                for file in super::files::names(&store.dir(name))? {
+                    let path = store.dir(name).join(file);
                     pruned.bytes += super::inventory::tree_bytes(&path);
-                    self.trash(&path)?;
+                    store.trash(&path)?;
                 }
             }
         }
-        pruned.bytes += self.collect_alone(&alone)?.bytes;
+        pruned.bytes += collection.finish()?.bytes;
+        self.remove_leftovers()?;
         Ok(Some(pruned))
+    }
+
+    /// Moves the directory of a cache mount or of a snapshot to the trash, unless a step uses
+    /// it. Returns whether it did.
+    fn trash_tree(&self, item: &CacheItem) -> Result<bool> {
+        let mut is_free = true;
+        for path in &item.paths {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let lock = match item.kind {
+                CacheKind::Mount => super::mounts::cache_lock(&name),
+                _ => super::mounts::snapshot_lock(&name),
+            };
+            match self.try_lock(&lock)? {
+                Some(_alone) => self.trash(path)?,
+                None => is_free = false,
+            }
+        }
+        Ok(is_free)
     }
 }
 
