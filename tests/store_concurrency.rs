@@ -272,3 +272,43 @@ fn builds_go_well_while_everything_else_is_pruned_all_the_time() {
     kiln.run(["fsck"]).ok();
     assert_swept(&kiln);
 }
+
+#[test]
+fn builds_go_well_while_all_images_are_pruned_too() {
+    let (kiln, base) = (Kiln::new(), Registry::shared().busybox());
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let ordering = std::sync::atomic::Ordering::Relaxed;
+    thread::scope(|scope| {
+        let builders: Vec<_> = ["a", "b"]
+            .into_iter()
+            .map(|name| {
+                let (kiln, base) = (&kiln, &base);
+                scope.spawn(move || {
+                    for round in 0..10 {
+                        let dockerfile = format!(
+                            "FROM {base} AS x\nRUN echo common > /common\n\
+                             FROM {base}\nCOPY --from=x /common /again\nRUN echo {round}\n"
+                        );
+                        build(kiln, name, &dockerfile).ok();
+                    }
+                })
+            })
+            .collect();
+        scope.spawn(|| {
+            while !stop.load(ordering) {
+                prune_all(&kiln);
+            }
+        });
+        for builder in builders {
+            let result = builder.join();
+            stop.store(result.is_err(), ordering);
+            result.unwrap();
+        }
+        stop.store(true, ordering);
+    });
+    kiln.run(["fsck"]).ok();
+    for image in kiln.run(["images", "-q"]).ok().stdout().lines() {
+        kiln.run(["run", image, "cat", "/again"]).ok();
+    }
+    assert_swept(&kiln);
+}
