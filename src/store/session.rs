@@ -221,7 +221,12 @@ impl Store {
 
     /// Tells whether there is something in the trash.
     pub fn has_trash(&self) -> bool {
-        super::files::names(&self.dir("trash")).is_ok_and(|names| !names.is_empty())
+        !self.trash_names().is_empty()
+    }
+
+    /// Returns what is in the trash.
+    pub fn trash_names(&self) -> Vec<String> {
+        super::files::names(&self.dir("trash")).unwrap_or_default()
     }
 
     /// Removes what is in the trash. Several processes may do so at once.
