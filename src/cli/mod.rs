@@ -4,6 +4,7 @@ mod build;
 mod builder;
 mod check;
 mod cleaning;
+mod config;
 mod doctor;
 mod du;
 mod error;

@@ -126,6 +126,7 @@ impl Request<'_> {
             until,
             labels,
             keep: self.keep,
+            ..PruneOptions::default()
         };
         if !self.common.force && !agreed(&self.warning())? {
             return Err(CliError::message(format!(

@@ -321,16 +321,18 @@ impl Collection {
     /// Adds the layers that processes use, with their blobs: without its blob, an image on top of
     /// a layer that was pulled could not leave the store any more.
     fn add_used(&self, live: &mut Live) -> Result<()> {
-        let store = &self.store;
-        for id in super::files::names(&store.dir("layers"))? {
-            if self.is_used(&id)
-                && let Some(diff_id) = store.diff_id_of(&id)
-            {
-                live.add_blobs_of(store, &diff_id);
-                live.diff_ids.insert(diff_id);
-            }
+        for diff_id in self.used_diff_ids()? {
+            live.add_blobs_of(&self.store, &diff_id);
+            live.diff_ids.insert(diff_id);
         }
         Ok(())
+    }
+
+    /// Returns the layers that processes use.
+    pub(super) fn used_diff_ids(&self) -> Result<BTreeSet<DiffId>> {
+        let ids = super::files::names(&self.store.dir("layers"))?;
+        let used = ids.iter().filter(|id| self.is_used(id));
+        Ok(used.filter_map(|id| self.store.diff_id_of(id)).collect())
     }
 
     /// Tells whether a process uses a layer that is there.

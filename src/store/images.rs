@@ -1,6 +1,7 @@
 //! Names and images.
 
 use std::collections::BTreeSet;
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +39,8 @@ pub struct Image {
     pub config: ImageConfig,
     /// The bytes of all files of all layers.
     pub size: u64,
+    /// When it came or was built last.
+    pub used: SystemTime,
     /// Its names.
     pub refs: Vec<RefRecord>,
     /// The manifest as pulled or pushed, of the name that was asked for.
@@ -87,6 +90,7 @@ impl Store {
     pub fn publish_image(&self, id: &Digest, stack: &super::Stack) -> Result<()> {
         let path = self.image_path(id);
         if path.exists() {
+            super::files::touch(&path);
             return Ok(());
         }
         let size = stack.layers().iter().map(|layer| layer.meta.size).sum();
@@ -170,6 +174,7 @@ impl Store {
             let refs: Vec<_> = refs.iter().filter(|r| r.image == id).cloned().collect();
             images.push(Image {
                 size: self.image_size(&id),
+                used: super::inventory::modified(&self.image_path(&id)),
                 manifest: refs.iter().find_map(|r| r.manifest.clone()),
                 id,
                 config,
@@ -218,6 +223,7 @@ impl Store {
         Ok(Image {
             config,
             size: self.image_size(&id.0),
+            used: super::inventory::modified(&self.image_path(&id.0)),
             manifest: id
                 .1
                 .or_else(|| refs.iter().find_map(|r| r.manifest.clone())),

@@ -1,7 +1,7 @@
 //! Removal of what people can do without: images, and what only makes builds faster.
 
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::inventory::{CacheItem, CacheKind, Inventory};
 use super::{Image, RefRecord, Result, Store};
@@ -30,6 +30,10 @@ pub struct PruneOptions {
     pub until: Option<SystemTime>,
     /// Only images with these labels; the cache has none, so nothing of it goes then.
     pub labels: Vec<LabelFilter>,
+    /// Only images that did not come and were not built within this time.
+    pub idle: Option<Duration>,
+    /// Whether cache stays that an image has too: to remove it frees nothing.
+    pub only_what_frees: bool,
     /// How many bytes of cache stay: what was used last. All else goes, whatever `cache` says.
     pub keep: Option<u64>,
 }
@@ -100,7 +104,12 @@ impl Store {
             pruned.untagged.extend(removed.untagged);
             pruned.deleted.extend(removed.deleted);
         }
+        let used = collection.used_diff_ids()?;
         for item in cache {
+            let place = item.place.as_ref();
+            if place.is_some_and(|place| used.contains(&place.diff_id)) {
+                continue;
+            }
             // Layers and blobs are counted when they are collected.
             match item.kind {
                 CacheKind::Mount | CacheKind::Context => match store.trash_tree(item)? {
@@ -155,7 +164,7 @@ impl PruneOptions {
         self.cache == Extent::All && !chosen
     }
 
-    fn wants(&self, image: &Image) -> bool {
+    pub(super) fn wants(&self, image: &Image) -> bool {
         let extent = match self.images {
             Extent::None => false,
             Extent::Dangling => image.refs.is_empty(),
@@ -167,7 +176,11 @@ impl PruneOptions {
                 .and_then(|text| text.parse::<jiff::Timestamp>().ok())
                 .is_none_or(|created| SystemTime::from(created) < until)
         });
-        extent && old && self.labels.iter().all(|label| label.matches(image))
+        let idle = self.idle.is_none_or(|idle| {
+            let since = SystemTime::now().duration_since(image.used);
+            since.is_ok_and(|since| since > idle)
+        });
+        extent && old && idle && self.labels.iter().all(|label| label.matches(image))
     }
 }
 
@@ -212,10 +225,11 @@ fn doomed_cache<'a>(
         .iter()
         .filter(|item| item.kind != CacheKind::Context)
         .collect();
-    let mut ledger = Ledger::new(&candidates, |item| match &item.place {
+    let of_image = |item: &CacheItem| match &item.place {
         Some(place) => kept_layers.contains(&place.diff_id),
         None => item.shared,
-    });
+    };
+    let mut ledger = Ledger::new(&candidates, of_image);
     // How many records stand on what a record leads to.
     let mut standing: BTreeMap<&ChainId, usize> = BTreeMap::new();
     for place in candidates.iter().filter_map(|item| item.place.as_ref()) {
@@ -240,7 +254,8 @@ fn doomed_cache<'a>(
             Some(keep) => ledger.bytes > keep,
             None => options.cache == Extent::All || dangling(item),
         };
-        if !wanted || options.until.is_some_and(|until| item.used >= until) {
+        let is_spared = options.only_what_frees && of_image(item);
+        if !wanted || is_spared || options.until.is_some_and(|until| item.used >= until) {
             continue;
         }
         ledger.remove(item);

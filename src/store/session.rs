@@ -62,6 +62,12 @@ impl Session {
         }
     }
 
+    /// Tells whether something was put there: a build that found all it needs has nothing.
+    pub fn has_work(&self) -> bool {
+        let place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
+        matches!(*place, Place::Directory { .. })
+    }
+
     /// Sets a directory aside, to be removed later.
     pub fn discard(&self, path: &Path) {
         // Where it can't be moved, it goes with the session.

@@ -18,13 +18,14 @@ use super::prune::size;
 use super::run::NetworkChoice;
 use super::session::{self, Workshop, open_store_if_there};
 use super::tag::parse_tag;
-use super::{CliError, Result, interrupt, output_line};
+use super::{CliError, Result, config, interrupt, output_line};
 use crate::archive::{self, Destination, Output, OutputSpec};
 use crate::build::{self, Built, ConfigChanges, ContextSource, NamedSource, Options, Pull};
 use crate::dockerfile;
 use crate::event::{Event, Reporter};
 use crate::image::{Digest, Platform, Reference};
 use crate::registry::{Client, SetupError, Web};
+use crate::store::Shrunk;
 use crate::transfer::{self, Transfer};
 use crate::ui;
 
@@ -234,6 +235,7 @@ fn examine(call: Call, options: &Options, root: Option<PathBuf>) -> Result<ExitC
 
 pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCode> {
     arguments.foreign.refuse()?;
+    let limit = config::store_limit()?;
     let (options, outputs) = options(arguments)?;
     let call = arguments.call();
     if call.method != Method::Build {
@@ -292,6 +294,9 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
         (Ok(built), Ok(())) => push(arguments, &workshop, &reporter, built, &names),
         _ => Ok(None),
     };
+    if let Some(limit) = limit {
+        shrink(&workshop, limit, reporter.as_ref());
+    }
     progress.finish();
     let built = result?;
     written?;
@@ -316,6 +321,43 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
         output_line(&built.id.to_string())?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Brings the store below its limit, if this build has added to it. That it can't be is no reason
+/// for the build to fail.
+fn shrink(workshop: &Workshop, limit: u64, reporter: &dyn Reporter) {
+    if !workshop.session.has_work() {
+        return;
+    }
+    let size = ui::format::size;
+    match workshop.store.shrink(limit) {
+        Ok(None) => {}
+        Ok(Some(Shrunk { freed, usage })) => {
+            let message = format!(
+                "freed {}: the store was over its limit of {}",
+                size(freed),
+                size(limit)
+            );
+            reporter.report(Event::Info { message });
+            if usage > limit {
+                reporter.report(Event::Warning {
+                    message: format!(
+                        "the store still has {}, and its limit is {}",
+                        size(usage),
+                        size(limit)
+                    ),
+                    hint: Some(
+                        "kiln du says what takes it; images with a name stay until kiln rmi"
+                            .to_owned(),
+                    ),
+                });
+            }
+        }
+        Err(error) => reporter.report(Event::Warning {
+            message: format!("the store could not be brought below its limit: {error}"),
+            hint: error.hint(),
+        }),
+    }
 }
 
 /// Returns the names under which the image is pushed.
