@@ -225,11 +225,11 @@ fn what_a_server_refuses_is_told_with_the_url_and_a_hint() {
     let output = kiln
         .build(&format!("FROM scratch\nADD {url} /x\n"), &[])
         .fails();
-    let caret = "^".repeat(format!("ADD {url} /x").len());
+    let caret = "^".repeat(url.len());
     assert!(
         output.stderr().ends_with(&format!(
-            "error: cannot fetch {url}: the server answered 404 Not Found\n --> Dockerfile:2:1\n  \
-             |\n2 | ADD {url} /x\n  | {caret}\nhint: check the spelling: the server has nothing \
+            "error: cannot fetch {url}: the server answered 404 Not Found\n --> Dockerfile:2:5\n  \
+             |\n2 | ADD {url} /x\n  |     {caret}\nhint: check the spelling: the server has nothing \
              there\n"
         )),
         "{output}"
