@@ -17,7 +17,8 @@
 //! urls/<hex>                 what URLs gave, by their own digest
 //! tmp/<session>/             work of one process, with a lock that it holds
 //! trash/                     what is being removed
-//! locks/                     lock files, never renamed; `steps` has a byte for each step
+//! locks/                     lock files, never renamed; `steps` has a byte for each step, `uses`
+//!                            one for each layer or blob that a process uses
 //! ```
 //!
 //! Data is written below `tmp/` and renamed; references are published last. After a crash
@@ -31,11 +32,13 @@ mod gc;
 mod images;
 mod inventory;
 mod layers;
+mod limit;
 mod merged;
 mod mounts;
 mod prune;
 mod session;
 mod urls;
+mod uses;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -47,6 +50,7 @@ pub use gc::Freed;
 pub use images::{Image, RefRecord, Removed};
 pub use inventory::{Amount, CacheItem, CacheKind, Inventory};
 pub use layers::{CompressedBlob, Layer, Stack};
+pub use limit::Shrunk;
 pub use mounts::{MOUNTED, Snapshot};
 pub use prune::{Extent, LabelFilter, PruneOptions, Pruned};
 pub use session::{Lock, Session, StepLock};
@@ -188,6 +192,8 @@ pub struct Form {
 pub struct Store {
     root: PathBuf,
     form: Form,
+    /// Absent for one who collects.
+    uses: Option<uses::Uses>,
 }
 
 impl Store {
@@ -202,7 +208,11 @@ impl Store {
             ownership: Ownership::Single,
             name: "single".to_owned(),
         };
-        let store = Store { root, form };
+        let store = Store {
+            root,
+            form,
+            uses: Some(uses::Uses::default()),
+        };
         // A store of an earlier kiln may lack some.
         if DIRECTORIES.iter().any(|name| !store.dir(name).is_dir()) {
             files::create_private_dir(&store.root)?;
