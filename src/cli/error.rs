@@ -107,6 +107,7 @@ hinted!(
     crate::archive::ArchiveError,
     crate::archive::OutputError,
     crate::build::NamedSourceError,
+    crate::copy::CopyError,
     crate::fetch::LocationError,
     crate::image::ReferenceError,
     crate::layer::LayerError,

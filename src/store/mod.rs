@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! refs/<encoded name>        a name and its image
+//! lists/<encoded name>       an index that `kiln manifest` puts together
 //! images/<hex>               an image by its config digest: when it came here
 //! blobs/sha256/<hex>         manifests, configs, layers as pulled or compressed for export
 //! compressed/<diff_id hex>   which blobs hold a layer, by compression
@@ -31,6 +32,7 @@ mod gc;
 mod images;
 mod inventory;
 mod layers;
+mod lists;
 mod merged;
 mod mounts;
 mod prune;
@@ -47,6 +49,7 @@ pub use gc::Freed;
 pub use images::{Image, RefRecord, Removed};
 pub use inventory::{Amount, CacheItem, CacheKind, Inventory};
 pub use layers::{CompressedBlob, Layer, Stack};
+pub use lists::ListRecord;
 pub use mounts::{MOUNTED, Snapshot};
 pub use prune::{Extent, LabelFilter, PruneOptions, Pruned};
 pub use session::{Lock, Session, StepLock};
@@ -78,7 +81,9 @@ const DIRECTORIES: [&str; 12] = [
 ];
 
 /// What a store has once it is needed.
-const LATER: [&str; 6] = ["contexts", "logs", "merged", "mounts", "traces", "urls"];
+const LATER: [&str; 7] = [
+    "contexts", "lists", "logs", "merged", "mounts", "traces", "urls",
+];
 
 /// What is removed last of a store: what has them is one.
 const LAST: [&str; 3] = ["layers", "refs", "locks"];

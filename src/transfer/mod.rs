@@ -7,7 +7,7 @@ mod push;
 pub use layers::{LayerSource, bring_layers};
 pub(crate) use pull::pair;
 pub use pull::{Pulled, pull};
-pub use push::{Exported, compress_layers, manifest_of, push};
+pub use push::{Exported, compress_layers, manifest_of, push, repositories};
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -9,7 +9,7 @@ use crate::image::{
     Descriptor, DiffId, Digest, ImageConfig, ManifestError, ManifestKind, Platform, Reference,
 };
 use crate::registry::Client;
-use crate::store::Stack;
+use crate::store::{RefRecord, Stack};
 
 /// No config is larger, in bytes.
 const CONFIG_LIMIT: u64 = 8 << 20;
@@ -94,14 +94,24 @@ pub fn pull(
     let id = manifest.config.digest.clone();
     store.write_document_as(&id, &config_bytes)?;
     store.write_document_as(&resolved.manifest.digest, &resolved.manifest.bytes)?;
+    if let Some(index) = &resolved.index {
+        store.write_document_as(&index.digest, &index.bytes)?;
+    }
     store.sync(stack.layers())?;
     store.publish_image(&id, &stack)?;
     let before = store.reference(reference)?;
     let manifest_digest = resolved.manifest.digest.clone();
-    store.tag(reference, &id, Some(manifest_digest.clone()))?;
+    let index = resolved.index.map(|index| index.digest);
+    store.write_reference(&RefRecord {
+        name: reference.to_string(),
+        image: id.clone(),
+        manifest: Some(manifest_digest.clone()),
+        index: index.clone(),
+        registered: true,
+    })?;
     Ok(Pulled {
         unchanged: before.is_some_and(|r| r.image == id),
-        digest: resolved.index_digest.unwrap_or(manifest_digest),
+        digest: index.unwrap_or(manifest_digest),
         id,
         config,
         stack,
