@@ -37,7 +37,7 @@ pub use context_source::{ContextSource, NamedSource, NamedSourceError};
 pub use error::{BuildError, RunFailure};
 use key::Key;
 use schedule::Schedule;
-pub use secret::{GivenError, Secret};
+pub use secret::{GivenError, Secret, SecretError, authorizations};
 pub use ssh::Ssh;
 
 use crate::context::Context;
@@ -45,6 +45,7 @@ use crate::dockerfile::{
     self, Diagnostic, Diagnostics, Dockerfile, InstructionKind, Plan, Source, Span, Stage,
 };
 use crate::event::{Event, Reporter, StepId, StepOutcome};
+use crate::fetch::Authorizations;
 use crate::image::{Digest, ImageConfig, Platform, Reference};
 use crate::layer::Timestamp;
 use crate::registry::{Client, SetupError, Web};
@@ -172,6 +173,8 @@ pub struct Workshop<'a> {
     pub host: &'a HostHelper,
     /// Reads URLs.
     pub web: Web,
+    /// What servers of URLs and of git repositories are told.
+    pub authorizations: Authorizations,
     /// Makes what RUN needs when the first one comes.
     pub sandboxes: &'a (dyn Fn() -> Result<Sandboxes, SandboxError> + Sync),
     /// Ends the build early, for when it is interrupted.

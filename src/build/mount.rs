@@ -61,7 +61,7 @@ pub(super) enum By {
     /// All that it holds: what else is in the layers does not matter.
     Content,
     /// The layers that it is in: nothing is read.
-    Identity,
+    Layers,
 }
 
 /// Returns the last component of a path.
@@ -172,7 +172,7 @@ impl<'a> Source<'a> {
     fn add_to_key(&self, key: &mut Key, by: By) -> Step<()> {
         match (&self.from, by) {
             (From::Context(selected), _) => selected.hash(key.text("context")),
-            (From::Layers(chain_id), By::Identity) => {
+            (From::Layers(chain_id), By::Layers) => {
                 key.text("layers").chain(*chain_id).bytes(&self.path);
                 Ok(())
             }

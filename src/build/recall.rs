@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::error::Step;
-use super::key::Inputs;
+use super::key::{Inputs, Keys};
 use super::schedule::Slot;
 use super::stage::{Outcome, State};
 use super::{Build, Running};
@@ -35,11 +35,12 @@ impl Build<'_> {
     pub(super) fn recall(
         &self,
         state: &mut State,
-        inputs: &Inputs,
+        keys: &Keys,
         created_by: &str,
         files: Option<&dyn Fn() -> Vec<(String, String)>>,
         step: &Running,
     ) -> Step<Recalled<'_>> {
+        let inputs = &keys.content;
         let place = state.advance(inputs);
         if state.no_cache {
             self.explain_miss(state, inputs, files, step);
@@ -48,14 +49,12 @@ impl Build<'_> {
                 _slot: self.schedule.slot(),
             }));
         }
-        if let Some(outcome) = self.look_up(state, inputs, created_by)? {
-            self.explain_hit(&outcome, step);
+        if let Some(outcome) = self.known(state, keys, created_by, step)? {
             return Ok(Recalled::Hit(outcome));
         }
         let lock = self.lock_step(place, step)?;
         // Somebody else may have been done with it just before.
-        if let Some(outcome) = self.look_up(state, inputs, created_by)? {
-            self.explain_hit(&outcome, step);
+        if let Some(outcome) = self.known(state, keys, created_by, step)? {
             return Ok(Recalled::Hit(outcome));
         }
         self.explain_miss(state, inputs, files, step);
@@ -63,6 +62,42 @@ impl Build<'_> {
             lock: Some(lock),
             _slot: self.schedule.slot(),
         }))
+    }
+
+    /// Returns what is recorded of a step by the layers that its inputs are from: then nobody
+    /// need read them.
+    pub(super) fn recall_by_layers(
+        &self,
+        state: &mut State,
+        inputs: &Inputs,
+        created_by: &str,
+        step: &Running,
+    ) -> Step<Option<Outcome>> {
+        let outcome = self.look_up(state, inputs, created_by)?;
+        if let Some(outcome) = &outcome {
+            state.advance(inputs);
+            self.explain_hit(outcome, step);
+        }
+        Ok(outcome)
+    }
+
+    /// Returns what is recorded of a step by its content, and sees to it that it is found by
+    /// its layers too.
+    fn known(
+        &self,
+        state: &mut State,
+        keys: &Keys,
+        created_by: &str,
+        step: &Running,
+    ) -> Step<Option<Outcome>> {
+        let outcome = self.look_up(state, &keys.content, created_by)?;
+        if let Some(outcome) = &outcome {
+            self.explain_hit(outcome, step);
+            if let (Some(layers), Some(record)) = (&keys.layers, outcome.record()) {
+                self.record(layers, state.stack.chain_id(), &record)?;
+            }
+        }
+        Ok(outcome)
     }
 
     fn lock_step(&self, place: [u8; 8], step: &Running) -> Step<StepLock> {
@@ -87,7 +122,7 @@ impl Build<'_> {
     }
 
     /// Returns what is recorded of a step, where its layer is there.
-    pub(super) fn look_up(
+    fn look_up(
         &self,
         state: &mut State,
         inputs: &Inputs,
@@ -99,7 +134,7 @@ impl Build<'_> {
         }
         self.settle(state)?;
         let below = state.stack.chain_id();
-        let recorded = store.step_record(&inputs.hash, below.filter(|_| !inputs.linked));
+        let recorded = store.step_record(&inputs.hash, inputs.below(below));
         let Some(StepRecord { diff_id, created }) = recorded else {
             return Ok(None);
         };

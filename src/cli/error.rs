@@ -104,6 +104,7 @@ macro_rules! plain {
 
 hinted!(
     crate::build::GivenError,
+    crate::build::SecretError,
     crate::archive::ArchiveError,
     crate::archive::OutputError,
     crate::build::NamedSourceError,

@@ -240,6 +240,7 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
     {
         session::probe_writable(path)?;
     }
+    let authorizations = build::authorizations(&options.secrets)?;
     let workshop = Workshop::enter(root)?;
     let mode = if arguments.quiet() {
         ui::Mode::Quiet
@@ -262,6 +263,7 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
         client: &client,
         host: workshop.builder.host(),
         web: Web::new(),
+        authorizations,
         sandboxes: &sandboxes,
         cancel: &cancel,
     };
