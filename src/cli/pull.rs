@@ -8,7 +8,6 @@ use super::session::{self, Workshop};
 use super::{Result, output_line};
 use crate::copy::{CopyError, Plan, RegistryOrigin, StoreGoal, Which, copy};
 use crate::event::Verb;
-use crate::image::Reference;
 use crate::transfer;
 use crate::ui;
 
@@ -34,23 +33,24 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCode> {
-    let reference: Reference = arguments.image.parse()?;
     let platform = session::platform(arguments.platform.as_deref())?;
     let workshop = Workshop::enter(root)?;
     let client = arguments.connection.client(&workshop)?;
     let any_platform = arguments.platform.is_some();
-    let pulled = workshop.transfer(arguments.quiet, arguments.progress, |transfer| {
-        let pulled = transfer::pull(transfer, &client, &reference, &platform, any_platform)?;
-        if arguments.all_platforms {
-            // What the name stands for now may be another index.
-            let origin = RegistryOrigin::new(&client, reference.with_digest(&pulled.digest));
-            let plan = Plan::make(&origin, &Which::All)?;
-            let goal = StoreGoal::new(transfer);
-            copy(transfer, &plan, &origin, &goal, Verb::Pull)?;
-            goal.note_layers(&plan)?;
-        }
-        Ok::<_, CopyError>(pulled)
-    })?;
+    let (reference, pulled) =
+        workshop.transfer(arguments.quiet, arguments.progress, |transfer| {
+            let (reference, pulled) =
+                transfer::pull_named(transfer, &client, &arguments.image, &platform, any_platform)?;
+            if arguments.all_platforms {
+                // What the name stands for now may be another index.
+                let origin = RegistryOrigin::new(&client, reference.with_digest(&pulled.digest));
+                let plan = Plan::make(&origin, &Which::All)?;
+                let goal = StoreGoal::new(transfer);
+                copy(transfer, &plan, &origin, &goal, Verb::Pull)?;
+                goal.note_layers(&plan)?;
+            }
+            Ok::<_, CopyError>((reference, pulled))
+        })?;
     if arguments.quiet {
         output_line(&pulled.id.to_string())?;
     } else {

@@ -253,6 +253,13 @@ impl Store {
             if let Some(record) = self.reference(&reference)? {
                 return Ok(Some((record.image.clone(), Some(record))));
             }
+            if Reference::is_short(name) {
+                for candidate in (self.short_names)(name) {
+                    if let Some(record) = self.reference(&candidate)? {
+                        return Ok(Some((record.image.clone(), Some(record))));
+                    }
+                }
+            }
             // name@digest: an image of that repository that came under that manifest.
             if let Some(digest) = reference.digest() {
                 let repository = |n: &str| {

@@ -55,7 +55,7 @@ pub use prune::{Extent, LabelFilter, PruneOptions, Pruned};
 pub use session::{Lock, Session, StepLock};
 pub use urls::UrlRecord;
 
-use crate::image::{Digest, ReferenceError};
+use crate::image::{Digest, Reference, ReferenceError};
 use crate::layer::Ownership;
 
 /// A store with less room than this counts as full, in bytes.
@@ -193,7 +193,11 @@ pub struct Form {
 pub struct Store {
     root: PathBuf,
     form: Form,
+    short_names: ShortNames,
 }
+
+/// What a name without a registry may stand for, beside docker.io's repository.
+pub type ShortNames = fn(&str) -> Vec<Reference>;
 
 impl Store {
     /// Opens the store in a directory, which is made where it is missing. Trees are stored as
@@ -207,7 +211,11 @@ impl Store {
             ownership: Ownership::Single,
             name: "single".to_owned(),
         };
-        let store = Store { root, form };
+        let store = Store {
+            root,
+            form,
+            short_names: |_| Vec::new(),
+        };
         // A store of an earlier kiln may lack some.
         if DIRECTORIES.iter().any(|name| !store.dir(name).is_dir()) {
             files::create_private_dir(&store.root)?;
@@ -249,6 +257,14 @@ impl Store {
         }
         files::remove_tree(&self.root)?;
         Ok(true)
+    }
+
+    /// Returns the store with further meanings of names without a registry.
+    pub fn with_short_names(self, short_names: ShortNames) -> Store {
+        Store {
+            short_names,
+            ..self
+        }
     }
 
     /// Returns the store with trees of another form.

@@ -8,7 +8,7 @@ use super::{Transfer, TransferError};
 use crate::image::{
     Descriptor, DiffId, Digest, ImageConfig, ManifestError, ManifestKind, Platform, Reference,
 };
-use crate::registry::Client;
+use crate::registry::{Client, Reason};
 use crate::store::{RefRecord, Stack};
 
 /// No config is larger, in bytes.
@@ -116,6 +116,49 @@ pub fn pull(
         config,
         stack,
     })
+}
+
+/// Pulls what a name as people write it stands for, from the first of the registries that it may
+/// belong to that has it; returns its whole name too.
+///
+/// # Errors
+/// As for [`pull`]; [`TransferError::NotFound`] where several registries were asked in vain.
+pub fn pull_named(
+    transfer: &Transfer<'_>,
+    client: &Client,
+    name: &str,
+    platform: &Platform,
+    any_platform: bool,
+) -> Result<(Reference, Pulled), TransferError> {
+    let mut tried = Vec::new();
+    let candidates = client.candidates(name)?;
+    let is_only = candidates.len() == 1;
+    for reference in candidates {
+        match pull(transfer, client, &reference, platform, any_platform) {
+            Ok(pulled) => return Ok((reference, pulled)),
+            Err(TransferError::Registry(error)) if !is_only && lacks(error.reason()) => {
+                tried.push(error.into());
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(TransferError::NotFound {
+        name: name.to_owned(),
+        tried,
+    })
+}
+
+/// Tells whether a registry has not what it was asked for, as far as the user may know.
+fn lacks(reason: &Reason) -> bool {
+    matches!(
+        reason,
+        Reason::NotFound
+            | Reason::RepositoryNotFound
+            | Reason::TagNotFound { .. }
+            | Reason::Unauthorized { .. }
+            | Reason::Denied(_)
+            | Reason::Unreachable(_)
+    )
 }
 
 /// Pairs the layers of a manifest with the diff ids of its config.
