@@ -107,6 +107,7 @@ hinted!(
     crate::archive::ArchiveError,
     crate::archive::OutputError,
     crate::build::NamedSourceError,
+    crate::container::ContainerError,
     crate::fetch::LocationError,
     crate::image::ReferenceError,
     crate::layer::LayerError,

@@ -219,7 +219,10 @@ impl Store {
             }
             live.blobs.insert(digest);
         }
-        for id in self.image_ids(&refs)? {
+        let of_containers = self.containers()?.into_iter().map(|c| c.record.image);
+        let mut images = self.image_ids(&refs)?;
+        images.extend(of_containers);
+        for id in images {
             let config = match self.config(&id) {
                 Ok(config) => config,
                 Err(error) => {

@@ -36,8 +36,12 @@ impl Store {
         Ok(place.join("fs"))
     }
 
-    /// Moves all merged trees to the trash. No process uses the store.
+    /// Moves all merged trees to the trash, unless a container runs that may have one: no other
+    /// process uses the store.
     pub(super) fn remove_merged(&self) -> Result<()> {
+        if self.containers()?.iter().any(super::Container::is_running) {
+            return Ok(());
+        }
         for form in super::files::names(&self.dir("merged"))? {
             self.trash(&self.dir("merged").join(form))?;
         }

@@ -2,7 +2,7 @@
 
 mod call;
 mod foreign;
-mod settings;
+pub(super) mod settings;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use std::time::Duration;
 use call::{Call, Method};
 use foreign::Foreign;
 
-use super::run::NetworkChoice;
+use super::container::settings::NetworkChoice;
 use super::session::{self, Workshop, open_store_if_there};
 use super::tag::parse_tag;
 use super::{CliError, Result, interrupt, output_line};
