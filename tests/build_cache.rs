@@ -293,6 +293,32 @@ fn owners_in_another_stage_miss() {
     assert_eq!(build("1:1"), ("COPY --from=a /x /x".to_owned(), true));
 }
 
+/// A stage that is known need not be read again: what it holds goes by its layers.
+#[test]
+fn copy_from_a_known_stage_reads_none_of_its_files() {
+    let kiln = Kiln::new();
+    let dockerfile = |other: &str| {
+        format!(
+            "FROM {base} AS made\nRUN mkdir /out && echo 4711 > /out/file && echo {other} > /other\n\
+             FROM {base}\nCOPY --from=made /out /out\nCOPY --link --from=made /out /linked\n",
+            base = base()
+        )
+    };
+    kiln.build(&dockerfile("1"), &[]).ok();
+    // Another layer with the same files below /out: they are read, and found to be the same.
+    assert_eq!(ran(&kiln.build(&dockerfile("2"), &[]).ok()).len(), 1);
+    let image = id(&kiln);
+    // Damage that reading would find, in all layers that have the file.
+    let damage = "for f in \"$0\"/layers/*/fs/out/file; do echo 4712 > \"$f\"; cat \"$f\"; done";
+    let store = kiln.store().to_str().unwrap().to_owned();
+    let damaged = kiln.run(["unshare", "sh", "-c", damage, &store]).ok();
+    assert_eq!(damaged.stdout().trim_end(), "4712\n4712\n4712");
+    for other in ["1", "2"] {
+        assert_eq!(ran(&kiln.build(&dockerfile(other), &[]).ok()), [""; 0]);
+        assert_eq!(id(&kiln), image);
+    }
+}
+
 #[test]
 fn options_of_copy_miss() {
     let kiln = Kiln::new();

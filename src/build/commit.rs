@@ -9,7 +9,7 @@ use nix::sys::stat::Mode;
 
 use super::Build;
 use super::error::Step;
-use super::key::Inputs;
+use super::key::{Inputs, Keys};
 use super::pipeline::{Committed, Made, Stream};
 use crate::event::Event;
 use crate::image::{Algorithm, ChainId, DiffId, Hasher};
@@ -100,7 +100,11 @@ impl Build<'_> {
         let below = stack.chain_id();
         let directory = self.open_staged(&made.staged.join("fs"), &made.overrides)?;
         let nothing = View::new(Vec::new());
-        let lower = if made.inputs.linked { &nothing } else { view };
+        let lower = if made.keys.content.linked {
+            &nothing
+        } else {
+            view
+        };
         let changes = match &made.stream {
             Some(_) => Diff::whole(made.overrides.clone()),
             None => diff(&directory, lower, made.kind)?,
@@ -130,13 +134,14 @@ impl Build<'_> {
             });
         }
         // What differs from a recorded layer in times only is taken for the same.
-        let content = self.key("content").bytes(&stats.content_id.0).finish();
-        let recorded = match store.step_record(&content.hash, below) {
-            Some(record) if !no_cache => store.layer(below, &record.diff_id)?,
-            _ => None,
+        let mut content = self.key("content").bytes(&stats.content_id.0).finish();
+        content.linked = made.keys.content.linked;
+        let recorded = match no_cache {
+            true => None,
+            false => self.recorded_layer(&content, stack, None, None)?,
         };
         let layer = match recorded {
-            Some(layer) => layer,
+            Some((layer, _)) => layer,
             None => {
                 let meta = LayerMeta {
                     diff_id,
@@ -158,10 +163,8 @@ impl Build<'_> {
         };
         if made.is_sound {
             let record = self.record_of(&layer);
-            for inputs in [Some(&made.inputs), made.also.as_ref()]
-                .into_iter()
-                .flatten()
-            {
+            let Keys { content, layers } = &made.keys;
+            for inputs in [Some(content), layers.as_ref()].into_iter().flatten() {
                 self.record(inputs, below, &record)?;
             }
         }
@@ -183,7 +186,7 @@ impl Build<'_> {
         below: Option<&ChainId>,
         record: &StepRecord,
     ) -> Step<()> {
-        let below = below.filter(|_| !inputs.linked);
+        let below = inputs.below(below);
         Ok(self
             .shop
             .store

@@ -119,6 +119,31 @@ pub(super) struct Inputs {
     pub(super) parts: Vec<(String, String)>,
 }
 
+impl Inputs {
+    /// Returns what of the layers below a record depends on.
+    pub(super) fn below<'a>(&self, chain_id: Option<&'a ChainId>) -> Option<&'a ChainId> {
+        chain_id.filter(|_| !self.linked)
+    }
+}
+
+/// What a step is known by.
+pub(super) struct Keys {
+    /// What its inputs hold.
+    pub(super) content: Inputs,
+    /// The layers that its inputs are from, where they are in some: where that is known,
+    /// nothing in them need be read.
+    pub(super) layers: Option<Inputs>,
+}
+
+impl From<Inputs> for Keys {
+    fn from(content: Inputs) -> Keys {
+        Keys {
+            content,
+            layers: None,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -12,7 +12,7 @@ use std::thread::Scope;
 
 use super::Build;
 use super::error::{BuildError, Step, Trouble};
-use super::key::Inputs;
+use super::key::Keys;
 use super::stage::State;
 use crate::dockerfile::{Source, Span};
 use crate::image::DiffId;
@@ -34,9 +34,7 @@ pub(super) struct Made {
     /// the tree belongs to the layer.
     pub(super) stream: Option<Stream>,
     /// What the step was given.
-    pub(super) inputs: Inputs,
-    /// Another name of the same, under which it is recorded too.
-    pub(super) also: Option<Inputs>,
+    pub(super) keys: Keys,
     /// Whether the tree is what the inputs say: files of a context may change under the copy.
     pub(super) is_sound: bool,
     /// Keeps other builds from doing the same until there is a record.

@@ -10,7 +10,7 @@ use kiln_runtime::capability::CapabilitySet;
 use kiln_runtime::{Exit, Network, OverlayKind};
 
 use super::error::{RunFailure, Step, Trouble};
-use super::key::Inputs;
+use super::key::{Inputs, Keys};
 use super::mount::{By, Mounts, Script};
 use super::origin::Origin;
 use super::pipeline::Made;
@@ -105,7 +105,8 @@ impl Build<'_> {
                 vec![target]
             }
         };
-        let mounts = Mounts::plan(run, state, self.context, origins)?;
+        let mut mounts = Mounts::plan(run, state, self.context, origins)?;
+        self.read_contents(mounts.of_contexts())?;
         let created_by = state.scope.run_history(&args);
         let working_dir = match config.working_dir.as_str() {
             "" => "/".to_owned(),
@@ -137,24 +138,19 @@ impl Build<'_> {
             });
             Ok(key.finish())
         };
-        let mut inputs = key(state, By::Identity)?;
-        let mut also = None;
-        if mounts.have_layers() {
-            // The layers that mounts are from say enough where they are known: none is read.
-            if let Some(outcome) = self.look_up(state, &inputs, &created_by)? {
-                state.advance(&inputs);
-                self.explain_hit(&outcome, step);
-                return Ok(outcome);
-            }
-            also = Some(std::mem::replace(&mut inputs, key(state, By::Content)?));
+        let layers = match mounts.have_layers() {
+            true => Some(key(state, By::Layers)?),
+            false => None,
+        };
+        if let Some(layers) = &layers
+            && let Some(outcome) = self.recall_by_layers(state, layers, &created_by, step)?
+        {
+            return Ok(outcome);
         }
-        let turn = match self.recall(state, &inputs, &created_by, None, step)? {
-            Recalled::Hit(outcome) => {
-                if let (Some(also), Some(record)) = (&also, outcome.record()) {
-                    self.record(also, state.stack.chain_id(), &record)?;
-                }
-                return Ok(outcome);
-            }
+        let content = key(state, By::Content)?;
+        let keys = Keys { content, layers };
+        let turn = match self.recall(state, &keys, &created_by, None, step)? {
+            Recalled::Hit(outcome) => return Ok(outcome),
             Recalled::Miss(turn) => turn,
         };
         let config = &state.config.config;
@@ -241,8 +237,7 @@ impl Build<'_> {
             kind: changes.kind,
             overrides: Default::default(),
             stream: None,
-            inputs,
-            also,
+            keys,
             // What changed while it was copied is no longer what the key was made of.
             is_sound: prepared.stable,
             lock: turn.lock,

@@ -35,15 +35,16 @@ impl Build<'_> {
         }
         let identity = sandbox::lookup_user(&state.view, &state.config.config.user)?;
         let (uid, gid) = (identity.user.uid, identity.user.gid);
-        let inputs = self
+        let keys = self
             .key("workdir")
             .part("the directory")
             .text(&path)
             .part("the user")
             .number(uid.into())
             .number(gid.into())
-            .finish();
-        let turn = match self.recall(state, &inputs, &created_by, None, step)? {
+            .finish()
+            .into();
+        let turn = match self.recall(state, &keys, &created_by, None, step)? {
             Recalled::Hit(outcome) => return Ok(outcome),
             Recalled::Miss(turn) => turn,
         };
@@ -56,8 +57,7 @@ impl Build<'_> {
             kind: UpperKind::Overlay,
             overrides,
             stream: None,
-            inputs,
-            also: None,
+            keys,
             is_sound: true,
             lock: turn.lock,
         };

@@ -104,7 +104,9 @@ macro_rules! plain {
 
 hinted!(
     crate::build::GivenError,
+    crate::build::SecretError,
     crate::archive::ArchiveError,
+    crate::archive::CacheSpecError,
     crate::archive::OutputError,
     crate::build::NamedSourceError,
     crate::container::ContainerError,

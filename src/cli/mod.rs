@@ -4,7 +4,9 @@ mod attach;
 mod build;
 mod builder;
 mod check;
+mod cleaning;
 mod commit;
+mod config;
 mod container;
 mod cp;
 mod create;
@@ -110,6 +112,9 @@ enum Command {
     Doctor(doctor::Arguments),
     /// Show what takes how much of the disk
     Du(du::Arguments),
+    /// Remove what commands have left in the trash, for their own use
+    #[command(hide = true)]
+    EmptyTrash(cleaning::Arguments),
     /// Run another command in a container that runs
     Exec(exec::Arguments),
     /// Write the files of a container as a tar
@@ -193,6 +198,7 @@ pub fn main() -> ExitCode {
         Command::Diff(arguments) => diff::run(&arguments, root),
         Command::Doctor(arguments) => doctor::run(&arguments, root),
         Command::Du(arguments) => du::run(&arguments, root),
+        Command::EmptyTrash(arguments) => cleaning::run(&arguments, root),
         Command::Exec(arguments) => exec::run(&arguments, root),
         Command::Export(arguments) => export::run(&arguments, root),
         Command::Fsck(arguments) => fsck::run(&arguments, root),

@@ -84,12 +84,12 @@ pub(super) fn kiln_failed(error: CliError) -> CliError {
 
 /// Starts a container, waits for its end, and returns its exit code.
 pub(super) fn carry_out(
-    mut workshop: Workshop,
+    workshop: Workshop,
     container: &Container,
     attachment: Attachment,
     detached: Option<Detached>,
 ) -> Result<ExitCode> {
-    let result = attend(&mut workshop, container, attachment, detached);
+    let result = attend(&workshop, container, attachment, detached);
     // What was made for this start alone, and did not start.
     if result.is_err() && container.record.settings.remove {
         let store = &workshop.store;
@@ -101,7 +101,7 @@ pub(super) fn carry_out(
 }
 
 fn attend(
-    workshop: &mut Workshop,
+    workshop: &Workshop,
     container: &Container,
     attachment: Attachment,
     detached: Option<Detached>,
@@ -130,8 +130,6 @@ fn attend(
         killer.kill();
         awaited.wait();
     });
-    // From here on the container keeps what it needs, and collections may run.
-    workshop.release();
     let passing = match (streams, detached) {
         (Some(streams), _) => {
             Passing::Attached(streams.begin(&workshop.builder, master, attachment)?)

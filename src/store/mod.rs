@@ -18,7 +18,8 @@
 //! urls/<hex>                 what URLs gave, by their own digest
 //! tmp/<session>/             work of one process, with a lock that it holds
 //! trash/                     what is being removed
-//! locks/                     lock files, never renamed; `steps` has a byte for each step
+//! locks/                     lock files, never renamed; `steps` has a byte for each step, `uses`
+//!                            one for each layer or blob that a process uses
 //! ```
 //!
 //! Data is written below `tmp/` and renamed; references are published last. After a crash
@@ -33,11 +34,13 @@ mod gc;
 mod images;
 mod inventory;
 mod layers;
+mod limit;
 mod merged;
 mod mounts;
 mod prune;
 mod session;
 mod urls;
+mod uses;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -54,6 +57,7 @@ pub use images::{Image, RefRecord, Removed};
 pub use inventory::{Amount, CacheItem, CacheKind, Inventory};
 pub(crate) use layers::boot_id;
 pub use layers::{CompressedBlob, Layer, Stack};
+pub use limit::Shrunk;
 pub use mounts::{MOUNTED, Snapshot};
 pub use prune::{Extent, LabelFilter, PruneOptions, Pruned};
 pub use session::{Lock, Session, StepLock};
@@ -252,6 +256,8 @@ pub struct Form {
 pub struct Store {
     root: PathBuf,
     form: Form,
+    /// Absent for one who collects.
+    uses: Option<uses::Uses>,
 }
 
 impl Store {
@@ -266,7 +272,11 @@ impl Store {
             ownership: Ownership::Single,
             name: "single".to_owned(),
         };
-        let store = Store { root, form };
+        let store = Store {
+            root,
+            form,
+            uses: Some(uses::Uses::default()),
+        };
         // A store of an earlier kiln may lack some.
         if DIRECTORIES.iter().any(|name| !store.dir(name).is_dir()) {
             files::create_private_dir(&store.root)?;
@@ -295,9 +305,6 @@ impl Store {
         let Some(_alone) = self.try_lock("use")? else {
             return Ok(false);
         };
-        if self.containers()?.iter().any(Container::is_running) {
-            return Ok(false);
-        }
         // The locks last: half a store is still one, and can be removed again.
         for name in files::names(&self.root)? {
             if !LAST.contains(&name.as_str()) {

@@ -36,6 +36,7 @@
 mod authority;
 mod buildah;
 mod compare;
+mod console;
 mod faulty_registry;
 mod image;
 mod kills;
@@ -53,6 +54,7 @@ mod web;
 
 pub use authority::TestAuthority;
 pub use buildah::Buildah;
+pub use console::Console;
 pub use compare::{Difference, Ignore, compare, compare_configs, compare_trees};
 pub use faulty_registry::{Fault, FaultyRegistry, Published, host_architecture, tar_of};
 pub use image::Image;

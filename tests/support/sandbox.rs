@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime};
 
 use super::{refuse_root, say};
 
@@ -64,14 +65,18 @@ impl Sandbox {
         self.path.join(name)
     }
 
-    /// Makes a directory with files in it, and returns its path.
+    /// Makes a directory with files in it, and returns its path. What is written has the same
+    /// times whenever that is: layers that hold it can be compared.
     pub fn directory(&self, name: &str, files: &[(&str, &str)]) -> PathBuf {
         let directory = self.join(name);
         fs::create_dir_all(&directory).unwrap();
         for (file, content) in files {
-            let file = directory.join(file);
-            fs::create_dir_all(file.parent().unwrap()).unwrap();
-            fs::write(&file, content).unwrap();
+            let path = directory.join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, content).unwrap();
+            for written in path.ancestors().take_while(|path| *path != self.path) {
+                set_time(written);
+            }
         }
         directory
     }
@@ -87,6 +92,15 @@ impl Drop for Sandbox {
                 "WARNING: {path} could not be removed: unshare -r --map-auto rm -rf {path}"
             ));
         }
+    }
+}
+
+/// Sets when a file or directory was changed last, to a moment long ago.
+fn set_time(path: &Path) {
+    let changed = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+    // A file that its mode closes to its owner keeps its times.
+    if let Ok(file) = fs::File::open(path) {
+        file.set_modified(changed).unwrap();
     }
 }
 

@@ -58,6 +58,8 @@ impl Page {
 struct Content {
     pages: BTreeMap<String, Page>,
     repositories: Option<PathBuf>,
+    /// What who asks has to say, where not all may.
+    authorization: Option<String>,
     log: Vec<String>,
 }
 
@@ -100,6 +102,11 @@ impl WebServer {
         self.content.lock().unwrap().repositories = Some(directory.to_owned());
     }
 
+    /// Answers none but those who send this as `Authorization`.
+    pub fn require(&self, authorization: &str) {
+        self.content.lock().unwrap().authorization = Some(authorization.to_owned());
+    }
+
     /// Returns what was asked since the last call, as `GET /x 200`.
     pub fn take_log(&self) -> Vec<String> {
         std::mem::take(&mut self.content.lock().unwrap().log)
@@ -119,6 +126,17 @@ fn serve(stream: TcpStream, content: &Mutex<Content>) -> io::Result<()> {
         return Ok(());
     };
     let mut stream = stream;
+    let required = content.lock().unwrap().authorization.clone();
+    if required.is_some() && required.as_ref() != request.headers.get("authorization") {
+        let told = request.headers.get("authorization");
+        let told = told.map_or("without a word", |_| "with other words");
+        let note = format!("{} {} refused {told}", request.method, request.path);
+        content.lock().unwrap().log.push(note);
+        return stream.write_all(
+            b"HTTP/1.1 401 X\r\nConnection: close\r\nContent-Length: 0\r\n\
+              WWW-Authenticate: Basic realm=\"x\"\r\n\r\n",
+        );
+    }
     let repositories = content.lock().unwrap().repositories.clone();
     if let Some(path) = request.path.strip_prefix("/git")
         && let Some(repositories) = repositories
