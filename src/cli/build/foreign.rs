@@ -55,7 +55,7 @@ static FLAGS: &[Flag] = &[
     flag(
         "all-platforms",
         Switch,
-        Refuse("build once for each platform with --platform"),
+        Refuse("build once for each platform with --platform, and join them: kiln manifest create"),
     ),
     flag(
         "allow",
@@ -214,7 +214,7 @@ static FLAGS: &[Flag] = &[
         "manifest",
         Value,
         Refuse(
-            "build one image for each platform, and join them with a tool such as regctl or crane",
+            "build one image for each platform with a name of its own, and join them: kiln manifest create",
         ),
     ),
     Flag {

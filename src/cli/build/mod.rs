@@ -584,8 +584,12 @@ fn platform(arguments: &Arguments) -> Result<Option<Platform>> {
         }
     };
     if text.contains(',') {
-        return Err(CliError::message("kiln builds for one platform at a time")
-            .hinted("build once for each of them, under names of their own"));
+        return Err(
+            CliError::message("kiln builds for one platform at a time").hinted(
+                "build once for each of them, under names of their own, and join them: \
+                     kiln manifest create LIST NAME...",
+            ),
+        );
     }
     Ok(Some(text.parse()?))
 }
