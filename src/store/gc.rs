@@ -377,7 +377,7 @@ impl Collection {
             }
         }
         let horizon = SystemTime::now().checked_sub(FORGOTTEN);
-        for kind in ["stat", "traces"] {
+        for kind in super::inventory::FORGETTABLE {
             let directory = store.dir(kind);
             for name in super::files::names(&directory)? {
                 let path = directory.join(name);

@@ -141,7 +141,7 @@ impl Store {
         }
         pruned.cache.sort();
         if options.is_all_cache() {
-            for name in ["stat", "traces"] {
+            for name in super::inventory::FORGETTABLE {
                 for file in super::files::names(&store.dir(name))? {
                     let path = store.dir(name).join(file);
                     pruned.bytes += super::inventory::tree_bytes(&path);
