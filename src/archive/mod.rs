@@ -1,10 +1,12 @@
-//! Images in files: OCI layouts, archives of them, docker's archives; and root file systems.
+//! Images in files: OCI layouts, archives of them, docker's archives; root file systems; and
+//! caches that travel.
 //!
 //! What kiln writes for docker is an OCI layout with docker's `manifest.json` beside the
 //! index, as docker itself has written it since its version 25.
 //!
 //! See <https://github.com/opencontainers/image-spec/blob/main/image-layout.md>.
 
+mod cache;
 mod destination;
 mod docker;
 mod import;
@@ -23,6 +25,10 @@ mod tests;
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub use cache::{
+    CacheError, CacheFrom, CacheReader, CacheSpecError, CacheTo, CacheWriter, CachedLayer,
+    RecordsError, Written, seconds_now,
+};
 pub use destination::Destination;
 pub use import::{ImportOptions, import};
 pub use load::{Loaded, load, load_base};

@@ -166,7 +166,7 @@ impl Build<'_> {
                 extract: false,
             },
         };
-        self.read_contents(&mut job)?;
+        self.read_contents(job.selected())?;
         let mut key = self.key("context");
         job.hash(&mut key)?;
         let keys = key.finish().into();
@@ -207,7 +207,7 @@ impl Build<'_> {
             return Ok(outcome);
         }
         let mut job = self.find(words, tree, manner, step)?;
-        self.read_contents(&mut job)?;
+        self.read_contents(job.selected())?;
         let mut key = self.key(if job.target.extract { "add" } else { "copy" });
         job.hash(&mut key)?;
         let content = finish(key);
@@ -260,12 +260,12 @@ impl Build<'_> {
     }
 
     /// Finds out what all files hold, and remembers it.
-    fn read_contents(&self, job: &mut Job<'_>) -> Step<()> {
+    pub(super) fn read_contents<'s, 't: 's>(
+        &self,
+        all: impl Iterator<Item = &'s mut Selected<'t>>,
+    ) -> Step<()> {
         let store = self.shop.store;
-        for item in &mut job.items {
-            let Item::Tree(selected) = item else {
-                continue;
-            };
+        for selected in all {
             let context = selected.tree.as_context();
             let known = context.and_then(|c| c.stat_cache(|name| store.stat_cache(name)));
             let has_learned = selected.read_contents(known.map(|(_, cache)| cache))?;
@@ -438,7 +438,15 @@ impl Target {
     }
 }
 
-impl Job<'_> {
+impl<'t> Job<'t> {
+    /// Returns what is copied out of trees.
+    fn selected<'s>(&'s mut self) -> impl Iterator<Item = &'s mut Selected<'t>> {
+        self.items.iter_mut().filter_map(|item| match item {
+            Item::Tree(selected) => Some(selected),
+            _ => None,
+        })
+    }
+
     /// Adds to a key all that a copy depends on but what lies below.
     fn hash(&self, key: &mut Key) -> Step<()> {
         self.target.add_to_key(key);

@@ -106,6 +106,7 @@ hinted!(
     crate::build::GivenError,
     crate::build::SecretError,
     crate::archive::ArchiveError,
+    crate::archive::CacheSpecError,
     crate::archive::OutputError,
     crate::build::NamedSourceError,
     crate::copy::CopyError,

@@ -3,6 +3,8 @@
 mod build;
 mod builder;
 mod check;
+mod cleaning;
+mod config;
 mod connection;
 mod copy;
 mod doctor;
@@ -88,6 +90,9 @@ enum Command {
     Doctor(doctor::Arguments),
     /// Show what takes how much of the disk
     Du(du::Arguments),
+    /// Remove what commands have left in the trash, for their own use
+    #[command(hide = true)]
+    EmptyTrash(cleaning::Arguments),
     /// Verify all blobs, layers, names and records of the store
     Fsck(fsck::Arguments),
     /// Show the history of an image
@@ -149,6 +154,7 @@ pub fn main() -> ExitCode {
         Command::Copy(arguments) => copy::run(&arguments, root),
         Command::Doctor(arguments) => doctor::run(&arguments, root),
         Command::Du(arguments) => du::run(&arguments, root),
+        Command::EmptyTrash(arguments) => cleaning::run(&arguments, root),
         Command::Fsck(arguments) => fsck::run(&arguments, root),
         Command::History(arguments) => history::run(&arguments, root),
         Command::Image(arguments) => image::run(&arguments, root),

@@ -16,6 +16,7 @@
 mod acl;
 mod apply;
 mod assemble;
+mod attributes;
 mod capability;
 mod compression;
 mod copy;
@@ -44,6 +45,7 @@ use std::io;
 
 pub use apply::{Applied, ApplyMode, ApplyOptions, Limits, apply};
 pub use assemble::{Assembled, Assembly, Content, Plan};
+pub use attributes::Attributes;
 pub use compression::{Compression, gzip_encoder};
 pub(crate) use copy::copy as copy_content;
 pub use diff::{Diff, UpperKind, diff};
@@ -57,7 +59,7 @@ pub use path::{escape, unescape};
 pub use stat::{Device, FileKind, Stat, Timestamp};
 pub use stream::{StreamStats, write_merged_tar, write_tar};
 pub use view::{DirEntry, Node, Opener, ResolvedPath, View};
-pub use writer::{Attributes, LayerWriter, Written};
+pub use writer::{LayerWriter, Written};
 pub use xattr::Xattrs;
 
 /// Why a layer could not be read, extracted or written.

@@ -1,6 +1,7 @@
 //! Names and images.
 
 use std::collections::BTreeSet;
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
@@ -8,7 +9,7 @@ use super::{Result, Store, StoreError};
 use crate::image::{Digest, ImageConfig, Reference};
 
 /// The lock that names are given and taken under.
-const NAMING: &str = "refs";
+pub(super) const NAMING: &str = "refs";
 
 /// A name and its image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +54,8 @@ pub struct Image {
     pub config: ImageConfig,
     /// The bytes of all files of all layers.
     pub size: u64,
+    /// When it came or was built last.
+    pub used: SystemTime,
     /// Its names.
     pub refs: Vec<RefRecord>,
     /// The manifest as pulled or pushed, of the name that was asked for.
@@ -104,6 +107,7 @@ impl Store {
     pub fn publish_image(&self, id: &Digest, stack: &super::Stack) -> Result<()> {
         let path = self.image_path(id);
         if path.exists() {
+            super::files::touch(&path);
             return Ok(());
         }
         let size = stack.layers().iter().map(|layer| layer.meta.size).sum();
@@ -197,6 +201,7 @@ impl Store {
             let refs: Vec<_> = refs.iter().filter(|r| r.image == id).cloned().collect();
             images.push(Image {
                 size: self.image_size(&id),
+                used: super::inventory::modified(&self.image_path(&id)),
                 manifest: refs.iter().find_map(|r| r.manifest.clone()),
                 index: None,
                 id,
@@ -236,10 +241,18 @@ impl Store {
             .into_iter()
             .filter(|r| r.image == id)
             .collect();
+        let config = match self.config(&id) {
+            // It was removed just now.
+            Err(StoreError::NoBlob(_)) if self.find_id(name)?.is_none() => {
+                return Err(StoreError::NoImage(name.to_owned()));
+            }
+            other => other?,
+        };
         let (manifest, index) = record.map_or((None, None), |r| (r.manifest, r.index));
         Ok(Image {
-            config: self.config(&id)?,
+            config,
             size: self.image_size(&id),
+            used: super::inventory::modified(&self.image_path(&id)),
             manifest: manifest.or_else(|| refs.iter().find_map(|r| r.manifest.clone())),
             index,
             id,
@@ -288,18 +301,17 @@ impl Store {
         }
     }
 
-    /// Removes an image with all its names.
-    pub(super) fn delete_image(&self, image: &Image) -> Result<Removed> {
-        let _naming = self.lock(NAMING)?;
+    /// Removes an image with its names. The caller has the lock of names.
+    pub(super) fn delete_image(&self, id: &Digest, refs: &[&RefRecord]) -> Result<Removed> {
         let mut removed = Removed::default();
-        for record in &image.refs {
+        for record in refs {
             if let Ok(reference) = record.name.parse::<Reference>() {
                 super::files::remove_file(&self.ref_path(&reference))?;
                 removed.untagged.push(familiar(&record.name));
             }
         }
-        super::files::remove_file(&self.image_path(&image.id))?;
-        removed.deleted = Some(image.id.clone());
+        super::files::remove_file(&self.image_path(id))?;
+        removed.deleted = Some(id.clone());
         Ok(removed)
     }
 

@@ -18,7 +18,8 @@
 //! urls/<hex>                 what URLs gave, by their own digest
 //! tmp/<session>/             work of one process, with a lock that it holds
 //! trash/                     what is being removed
-//! locks/                     lock files, never renamed; `steps` has a byte for each step
+//! locks/                     lock files, never renamed; `steps` has a byte for each step, `uses`
+//!                            one for each layer or blob that a process uses
 //! ```
 //!
 //! Data is written below `tmp/` and renamed; references are published last. After a crash
@@ -32,12 +33,14 @@ mod gc;
 mod images;
 mod inventory;
 mod layers;
+mod limit;
 mod lists;
 mod merged;
 mod mounts;
 mod prune;
 mod session;
 mod urls;
+mod uses;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -49,6 +52,7 @@ pub use gc::Freed;
 pub use images::{Image, RefRecord, Removed};
 pub use inventory::{Amount, CacheItem, CacheKind, Inventory};
 pub use layers::{CompressedBlob, Layer, Stack};
+pub use limit::Shrunk;
 pub use lists::ListRecord;
 pub use mounts::{MOUNTED, Snapshot};
 pub use prune::{Extent, LabelFilter, PruneOptions, Pruned};
@@ -194,6 +198,8 @@ pub struct Store {
     root: PathBuf,
     form: Form,
     short_names: ShortNames,
+    /// Absent for one who collects.
+    uses: Option<uses::Uses>,
 }
 
 /// What a name without a registry may stand for, beside docker.io's repository.
@@ -215,6 +221,7 @@ impl Store {
             root,
             form,
             short_names: |_| Vec::new(),
+            uses: Some(uses::Uses::default()),
         };
         // A store of an earlier kiln may lack some.
         if DIRECTORIES.iter().any(|name| !store.dir(name).is_dir()) {

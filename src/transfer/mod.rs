@@ -4,7 +4,7 @@ mod layers;
 mod pull;
 mod push;
 
-pub use layers::{LayerSource, bring_layers};
+pub use layers::{LayerSource, bring_layer, bring_layers};
 pub(crate) use pull::pair;
 pub use pull::{Pulled, pull, pull_named};
 pub use push::{Exported, compress_layers, manifest_of, push, repositories};

@@ -44,8 +44,6 @@ const fn flag(name: &'static str, takes: Takes, then: Then) -> Flag {
     }
 }
 
-const CACHE_STAYS: &str =
-    "the cache is in the store: keep the store between builds (--root), it is plain files";
 const NO_CGROUPS: &str = "steps have no limits of memory or cpu";
 const NO_ATTESTATIONS: &str = "kiln makes no attestations";
 const ALWAYS_COMPRESSED: &str = "layers are compressed when they leave the store, with gzip";
@@ -71,8 +69,6 @@ static FLAGS: &[Flag] = &[
     ),
     flag("attest", Value, Note(NO_ATTESTATIONS)),
     flag("builder", Value, Note("kiln is the only builder")),
-    flag("cache-from", Value, Note(CACHE_STAYS)),
-    flag("cache-to", Value, Note(CACHE_STAYS)),
     flag("cap-add", Value, Refuse(NO_MORE_RIGHTS)),
     flag(
         "cap-drop",
