@@ -241,7 +241,6 @@ impl Store {
             .into_iter()
             .filter(|r| r.image == id)
             .collect();
-        let (manifest, index) = record.map_or((None, None), |r| (r.manifest, r.index));
         let config = match self.config(&id) {
             // It was removed just now.
             Err(StoreError::NoBlob(_)) if self.find_id(name)?.is_none() => {
@@ -249,6 +248,7 @@ impl Store {
             }
             other => other?,
         };
+        let (manifest, index) = record.map_or((None, None), |r| (r.manifest, r.index));
         Ok(Image {
             config,
             size: self.image_size(&id),
