@@ -54,8 +54,8 @@ mod web;
 
 pub use authority::TestAuthority;
 pub use buildah::Buildah;
-pub use console::Console;
 pub use compare::{Difference, Ignore, compare, compare_configs, compare_trees};
+pub use console::Console;
 pub use faulty_registry::{Fault, FaultyRegistry, Published, host_architecture, tar_of};
 pub use image::Image;
 pub use kills::{
