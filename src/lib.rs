@@ -1,7 +1,7 @@
 //! kiln builds OCI images from Dockerfiles without root and without a daemon.
 //!
 //! Arrows between modules point one way:
-//! `cli → {ui, build, copy} → {sandbox, transfer, archive, fetch}
+//! `cli → {ui, build, container, copy} → {sandbox, transfer, archive, fetch}
 //! → {store, registry, context, dockerfile} → layer → image`, and the crate `kiln-runtime` is a leaf below them.
 //! ARCHITECTURE.md is the map.
 #![forbid(unsafe_code)]

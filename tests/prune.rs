@@ -50,7 +50,7 @@ fn prune_removes_dangling_images_with_the_steps_that_led_to_them_alone() {
     assert_eq!(lines.next(), None);
     assert_eq!(names_in(&kiln, "cache").len(), 4);
     assert_eq!(names_in(&kiln, "layers").len(), 3);
-    kiln.run(["run", "app", "cat", "/one", "/two"]).ok();
+    kiln.run(["run", "--rm", "app", "cat", "/one", "/two"]).ok();
     let again = kiln.run(["prune"]).ok();
     assert_eq!(again.stdout(), "Total reclaimed space: 0B\n");
     assert_eq!(again.stderr(), "");
@@ -110,7 +110,7 @@ fn image_prune_and_builder_prune_each_leave_the_other_s_things() {
     assert!(names_in(&kiln, "traces").is_empty());
     assert_eq!(names_in(&kiln, "cache").len(), 0);
     assert_eq!(names_in(&kiln, "layers").len(), 3);
-    kiln.run(["run", "app", "cat", "/two"]).ok();
+    kiln.run(["run", "--rm", "app", "cat", "/two"]).ok();
 }
 
 #[test]
@@ -229,7 +229,7 @@ fn on_a_terminal_it_asks_first() {
     build(&kiln, "app", "first");
     let output = answered(&kiln, &["prune", "--all"], "n\n").fails();
     let shown = output.stdout().replace('\r', "");
-    let question = "WARNING! This will remove:\n  - all images\n  - all build cache\n\n\
+    let question = "WARNING! This will remove:\n  - all stopped containers\n  - all images without at least one container associated to them\n  - all build cache\n\n\
                     Are you sure you want to continue? [y/N] ";
     assert!(shown.contains(question), "{shown}");
     assert!(

@@ -138,7 +138,7 @@ fn disk_that_fills_up_in_a_step_is_named_and_the_next_build_works() {
     kiln(
         &sandbox,
         &disk,
-        &["run", "large", "dd", "if=/large", "of=/dev/null"],
+        &["run", "--rm", "large", "dd", "if=/large", "of=/dev/null"],
     )
     .ok();
 }
@@ -274,7 +274,7 @@ fn disk_that_fills_up_in_a_pull_is_named_and_the_next_pull_works() {
     kiln(
         &sandbox,
         &disk,
-        &["run", &name, "dd", "if=/large", "of=/dev/null"],
+        &["run", "--rm", &name, "dd", "if=/large", "of=/dev/null"],
     )
     .ok();
 }
@@ -309,7 +309,7 @@ fn user_without_subordinate_ids_is_told_the_line_to_add() {
             "{stderr}"
         );
     }
-    let output = go(kiln().args(["run", "none"]));
+    let output = go(kiln().args(["run", "--rm", "none"]));
     assert_eq!(output.code(), Some(125), "{output}");
     assert_others_work(kiln);
 }

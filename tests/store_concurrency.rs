@@ -27,7 +27,7 @@ fn build_with(kiln: &Kiln, options: &[&str], name: &str, dockerfile: &str) -> Ou
 }
 
 fn cat(kiln: &Kiln, image: &str, file: &str) -> String {
-    kiln.run(["run", image, "cat", file]).ok().stdout()
+    kiln.run(["run", "--rm", image, "cat", file]).ok().stdout()
 }
 
 #[test]
@@ -78,7 +78,10 @@ fn four_pulls_of_one_image_store_it_once() {
     assert_eq!(names_in(&kiln, "layers").len(), 1);
     // A manifest, a config and a layer.
     assert_eq!(names_in(&kiln, "blobs/sha256").len(), 3);
-    assert_eq!(kiln.run(["run", &base, "echo", "hi"]).ok().stdout(), "hi\n");
+    assert_eq!(
+        kiln.run(["run", "--rm", &base, "echo", "hi"]).ok().stdout(),
+        "hi\n"
+    );
     assert_swept(&kiln);
 }
 
@@ -212,7 +215,7 @@ fn pruning_image_that_is_run_leaves_it() {
     build(&kiln, "app", &format!("FROM {base}\nRUN echo x > /x\n")).ok();
     let command = format!("{}; cat /x", meeting.command());
     thread::scope(|scope| {
-        let run = scope.spawn(|| kiln.run(["run", "app", "sh", "-c", &command]).ok());
+        let run = scope.spawn(|| kiln.run(["run", "--rm", "app", "sh", "-c", &command]).ok());
         let steps = meeting.wait_for(1);
         prune_all(&kiln);
         let_go(steps);
@@ -308,7 +311,7 @@ fn builds_go_well_while_all_images_are_pruned_too() {
     });
     kiln.run(["fsck"]).ok();
     for image in kiln.run(["images", "-q"]).ok().stdout().lines() {
-        kiln.run(["run", image, "cat", "/again"]).ok();
+        kiln.run(["run", "--rm", image, "cat", "/again"]).ok();
     }
     assert_swept(&kiln);
 }

@@ -43,7 +43,9 @@ fn form(kiln: &Kiln) -> PathBuf {
 
 #[track_caller]
 fn assert_works(kiln: &Kiln) {
-    let output = kiln.run(["run", "test", "cat", "/one", "/two"]).ok();
+    let output = kiln
+        .run(["run", "--rm", "test", "cat", "/one", "/two"])
+        .ok();
     assert_eq!(output.stdout(), "one\ntwo\n");
 }
 
@@ -66,7 +68,7 @@ fn rmi_keeps_what_the_cache_or_another_image_needs_and_removes_the_rest() {
     assert_eq!(names_in(&kiln, "layers"), all);
     kiln.run(["rmi", &Registry::shared().busybox()]).ok();
     assert_eq!(names_in(&kiln, "layers"), all);
-    kiln.run(["run", "other", "cat", "/two"]).ok();
+    kiln.run(["run", "--rm", "other", "cat", "/two"]).ok();
 
     kiln.run(["rmi", "other"]).ok();
     for directory in ["layers", "images", "refs", "blobs/sha256"] {
@@ -165,7 +167,7 @@ fn damaged_name_is_mended_by_a_pull() {
     kiln.run(["inspect", &base])
         .fails_with(&format!("error: no such image: {base}\n"));
     kiln.run(["pull", &base]).ok();
-    kiln.run(["run", &base, "true"]).ok();
+    kiln.run(["run", "--rm", &base, "true"]).ok();
 }
 
 #[test]
@@ -183,7 +185,7 @@ fn truncated_config_and_layer_blob_are_fetched_again() {
     }
     kiln.run(["images"]).ok();
     kiln.run(["pull", &base]).ok();
-    kiln.run(["run", &base, "true"]).ok();
+    kiln.run(["run", "--rm", &base, "true"]).ok();
     // And one whose bytes are others, of the same size.
     for (layer, _) in layers(&kiln) {
         fs::write(layer.join("layer.json"), "").unwrap();
@@ -194,7 +196,7 @@ fn truncated_config_and_layer_blob_are_fetched_again() {
         fs::write(&path, vec![0; size]).unwrap();
     }
     kiln.run(["pull", &base]).ok();
-    kiln.run(["run", &base, "true"]).ok();
+    kiln.run(["run", "--rm", &base, "true"]).ok();
 }
 
 #[test]

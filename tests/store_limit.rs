@@ -50,7 +50,7 @@ fn what_was_used_longest_ago_goes_at_the_end_of_a_build_and_is_said() {
     );
     assert_eq!(layer_bytes(&kiln), before);
     for tag in ["b", "c", "d"] {
-        kiln.run(["run", tag, "test", "-s", "/f"]).ok();
+        kiln.run(["run", "--rm", tag, "test", "-s", "/f"]).ok();
     }
     kiln.run(["fsck"]).ok();
     // What still has a name stays, and that is said too.
@@ -114,7 +114,10 @@ fn running_builds_lose_nothing() {
         }
         let_go(steps);
     });
-    let size = kiln.run(["run", "late", "cat", "/size"]).ok().stdout();
+    let size = kiln
+        .run(["run", "--rm", "late", "cat", "/size"])
+        .ok()
+        .stdout();
     assert_eq!(size, "3000000\n");
     kiln.run(["fsck"]).ok();
 }
@@ -132,5 +135,5 @@ fn image_without_a_name_stays_for_those_who_know_its_id() {
         .ok()
         .line();
     build(&kiln, "other", MEGABYTE);
-    kiln.run(["run", &id, "test", "-s", "/f"]).ok();
+    kiln.run(["run", "--rm", &id, "test", "-s", "/f"]).ok();
 }

@@ -443,6 +443,7 @@ fn compile(spec: Spec, ids: u32, kept: &mut Kept) -> Result<Plan, Error> {
     let confined = Confined {
         rlimits: spec.rlimits,
         shares_network: !own_network,
+        is_added: false,
         capabilities: spec.capabilities,
         seccomp: spec.seccomp,
         user: spec.user,
@@ -457,6 +458,9 @@ fn compile(spec: Spec, ids: u32, kept: &mut Kept) -> Result<Plan, Error> {
 struct Confined {
     rlimits: Vec<(u32, u64, u64)>,
     shares_network: bool,
+    /// Whether it is not the first command of its sandbox. A Landlock domain can't be joined:
+    /// were its signals to end at its own, it could not send any to the others.
+    is_added: bool,
     capabilities: CapabilitySet,
     seccomp: Option<Program>,
     user: User,
@@ -472,7 +476,7 @@ impl Confined {
         ops.push(Op::Umask(0o022));
         if self.shares_network && !disabled("landlock") {
             // Abstract sockets belong to the net namespace, which this step shares with the host.
-            if let Ok(ruleset) = process::landlock_scope_ruleset() {
+            if let Ok(ruleset) = process::landlock_scope_ruleset(!self.is_added) {
                 ops.push(Op::RestrictScope(kept.keep(ruleset)?));
             }
         }
@@ -676,6 +680,7 @@ fn join(builder: &Builder, target: i32, mut addition: Addition) -> Result<Step, 
     let confined = Confined {
         rlimits: addition.rlimits,
         shares_network,
+        is_added: true,
         capabilities: addition.capabilities,
         seccomp: addition.seccomp,
         user: addition.user,

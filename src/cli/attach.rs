@@ -53,6 +53,13 @@ impl Attachment {
         Ok(())
     }
 
+    /// Returns what a command gets that nobody is attached to.
+    pub(super) fn none() -> Result<(Stdio, Streams)> {
+        let null = || File::options().read(true).write(true).open("/dev/null");
+        let stdio = [null()?.into(), null()?.into(), null()?.into()];
+        Ok((stdio.into(), Streams::Relay(relay::Relay::default())))
+    }
+
     /// Returns what the command gets, and what passes it on.
     pub(super) fn open(self) -> Result<(Stdio, Streams)> {
         if self.terminal {

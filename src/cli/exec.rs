@@ -86,7 +86,10 @@ fn exec(
     if container.process().is_none() {
         return Err(ContainerError::NotRunning(container.record.name.clone()).into());
     }
-    let (stdio, streams) = attachment.open().map_err(kiln_failed)?;
+    let (stdio, streams) = match detached {
+        None => attachment.open().map_err(kiln_failed)?,
+        Some(_) => Attachment::none()?,
+    };
     let request = ExecRequest {
         args: arguments.command.clone(),
         env: env.iter().filter_map(|entry| variable(entry)).collect(),

@@ -387,7 +387,7 @@ impl Store {
         Ok(found)
     }
 
-    fn container_at(&self, id: &str) -> Result<Option<Container>> {
+    pub(super) fn container_at(&self, id: &str) -> Result<Option<Container>> {
         let directory = self.dir("containers").join(id);
         let Some(record) = files::read_json::<ContainerRecord>(&directory.join("container.json"))?
         else {

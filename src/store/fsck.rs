@@ -36,7 +36,7 @@ pub struct Verified {
     pub references: usize,
     /// Images.
     pub images: usize,
-    /// Step records and URLs.
+    /// Step records, URLs and containers.
     pub records: usize,
     /// What is not as it should be.
     pub damages: Vec<Damage>,
@@ -81,6 +81,7 @@ impl Store {
         run.references()?;
         run.records()?;
         run.trees()?;
+        run.containers()?;
         Ok(Some(run.found))
     }
 }
@@ -379,6 +380,33 @@ impl Run<'_> {
             {
                 self.damaged(&path, format!("the body of {} is missing", record.url))?;
             }
+        }
+        Ok(())
+    }
+
+    /// Verifies the records of containers. What they hold is in no other place: it is never
+    /// taken away.
+    fn containers(&mut self) -> Result<()> {
+        let directory = self.store.dir("containers");
+        for id in super::files::names(&directory)? {
+            self.found.records += 1;
+            let problem = match self.store.container_at(&id) {
+                Ok(Some(container)) => {
+                    let record = &container.record;
+                    match self.store.config(&record.image) {
+                        Ok(_) if container.changes().is_dir() => continue,
+                        Ok(_) => "its files are missing".to_owned(),
+                        Err(_) => format!("its image {} is missing", record.image),
+                    }
+                }
+                Ok(None) => "it has no container.json".to_owned(),
+                Err(error) => format!("container.json: {}", reason(&error)),
+            };
+            self.found.damages.push(Damage {
+                place: format!("containers/{id}"),
+                problem,
+                repaired: false,
+            });
         }
         Ok(())
     }

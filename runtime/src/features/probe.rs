@@ -199,7 +199,7 @@ fn landlock() -> State {
             format!("Landlock has ABI {abi}; scopes came with 6"),
             remedy,
         ),
-        _ if process::landlock_scope_ruleset().is_err() => {
+        _ if process::landlock_scope_ruleset(true).is_err() => {
             State::missing("landlock_create_ruleset(scoped) is refused", remedy)
         }
         _ => State::works(format!("ABI {abi}")),

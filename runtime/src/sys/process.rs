@@ -358,11 +358,11 @@ pub fn landlock_abi() -> u32 {
 }
 
 /// Creates a Landlock ruleset that restricts nothing but the scope of abstract unix sockets
-/// and of signals: both end at the sandbox. Needs ABI 6.
+/// and, where that is asked for, of signals: they end at the sandbox. Needs ABI 6.
 ///
 /// # Errors
 /// ENOSYS, EOPNOTSUPP or E2BIG where the kernel's Landlock is too old or off.
-pub fn landlock_scope_ruleset() -> Result<OwnedFd, Errno> {
+pub fn landlock_scope_ruleset(signals: bool) -> Result<OwnedFd, Errno> {
     #[repr(C)]
     struct RulesetAttr {
         handled_access_fs: u64,
@@ -374,7 +374,10 @@ pub fn landlock_scope_ruleset() -> Result<OwnedFd, Errno> {
     let attr = RulesetAttr {
         handled_access_fs: 0,
         handled_access_net: 0,
-        scoped: SCOPE_ABSTRACT_UNIX_SOCKET | SCOPE_SIGNAL,
+        scoped: match signals {
+            true => SCOPE_ABSTRACT_UNIX_SOCKET | SCOPE_SIGNAL,
+            false => SCOPE_ABSTRACT_UNIX_SOCKET,
+        },
     };
     // SAFETY: attr is a struct landlock_ruleset_attr of the size passed.
     let fd = check(unsafe {

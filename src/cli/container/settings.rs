@@ -10,7 +10,7 @@ use super::refused::Refused;
 use crate::cli::build::settings::{host, resolver_word, size, ulimit};
 use crate::cli::session::{self, Workshop};
 use crate::cli::{CliError, Result};
-use crate::container::{self, Wanted};
+use crate::container::{self, ContainerError, Wanted};
 use crate::image::{ImageConfig, Reference, RunConfig};
 use crate::store::{Container, ContainerMount, ContainerSettings, MountSource, Stack, StoreError};
 use crate::{transfer, ui};
@@ -248,10 +248,28 @@ impl SettingsArguments {
             dns_options: self.dns_option.clone(),
             shm_size: self.shm_size,
             rlimits: self.ulimit.iter().flatten().copied().collect(),
-            cap_drop: self.cap_drop.clone(),
+            cap_drop: self.dropped_capabilities()?,
             stop_signal,
             stop_timeout: self.stop_timeout,
         })
+    }
+
+    /// Returns the names of capabilities as the kernel has them: docker's lack the beginning.
+    fn dropped_capabilities(&self) -> Result<Vec<String>> {
+        let mut names = Vec::new();
+        for name in &self.cap_drop {
+            let name = name.to_uppercase();
+            if name == "ALL" {
+                return Ok(vec![name]);
+            }
+            names.push(match name.starts_with("CAP_") {
+                true => name,
+                false => format!("CAP_{name}"),
+            });
+        }
+        kiln_runtime::capability::CapabilitySet::from_names(&names)
+            .map_err(ContainerError::from)?;
+        Ok(names)
     }
 
     fn environment(&self, config: &RunConfig) -> Result<Vec<String>> {
