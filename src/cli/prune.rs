@@ -238,7 +238,7 @@ pub(super) fn label_filter(text: &str, label: &str) -> LabelFilter {
 
 /// Parses a time as docker does: a duration before now (`24h`, `1h30m`), seconds since 1970, a
 /// date, or a date and time, which are UTC without a zone.
-fn moment(text: &str) -> Result<SystemTime> {
+pub(super) fn moment(text: &str) -> Result<SystemTime> {
     let wrong = || {
         CliError::message(format!("invalid time {text:?} in the filter until"))
             .hinted("give a duration such as 24h, or a date such as 2026-01-31T12:00:00")
