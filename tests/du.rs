@@ -37,6 +37,7 @@ fn empty_store_has_nothing_of_anything() {
     let expected = "\
 TYPE            TOTAL     ACTIVE    SIZE      RECLAIMABLE
 Images          0         0         0B        0B
+Containers      0         0         0B        0B
 Build Cache     0         0         0B        0B
 Cache Mounts    0         0         0B        0B
 URLs            0         0         0B        0B

@@ -260,7 +260,10 @@ impl Store {
         for list in self.lists()? {
             self.mark_document(&list.index, &mut live.blobs)?;
         }
-        for id in self.image_ids(&refs)? {
+        let of_containers = self.containers()?.into_iter().map(|c| c.record.image);
+        let mut images = self.image_ids(&refs)?;
+        images.extend(of_containers);
+        for id in images {
             let config = match self.config(&id) {
                 Ok(config) => config,
                 Err(error) => {

@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::{Image, Result, Store};
+use super::{Container, Image, Result, Store};
 use crate::image::{ChainId, DiffId, Digest};
 
 /// Directories of what only says more of builds, or makes them faster.
@@ -91,6 +91,8 @@ impl Amount {
 pub struct Inventory {
     /// All images.
     pub images: Vec<Image>,
+    /// All containers, with the bytes of what they have changed.
+    pub containers: Vec<(Container, u64)>,
     /// The bytes of each layer that has a tree.
     pub layers: BTreeMap<DiffId, u64>,
     /// What makes builds faster.
@@ -197,9 +199,20 @@ impl Store {
     /// A directory can't be read.
     pub fn inventory(&self) -> Result<Inventory> {
         let images = self.images()?;
+        let mut containers = Vec::new();
+        let mut of_containers: Vec<DiffId> = Vec::new();
+        for container in self.containers()? {
+            let bytes = tree_bytes(&container.changes()) + tree_bytes(&container.log());
+            // Its image may have no other trace.
+            if let Ok(config) = self.config(&container.record.image) {
+                of_containers.extend(config.rootfs.diff_ids);
+            }
+            containers.push((container, bytes));
+        }
         let of_images: BTreeSet<DiffId> = images
             .iter()
             .flat_map(|image| image.config.rootfs.diff_ids.iter().cloned())
+            .chain(of_containers)
             .collect();
         let layers = self.layer_sizes()?;
         let mut cache = self.step_items(&layers, &of_images)?;
@@ -263,6 +276,7 @@ impl Store {
         }
         Ok(Inventory {
             images,
+            containers,
             layers,
             cache,
             unused_layers,
