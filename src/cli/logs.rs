@@ -99,7 +99,10 @@ impl Shown {
         for entry in last {
             self.write(&entry)?;
         }
-        while follow {
+        if !follow {
+            return Ok(());
+        }
+        loop {
             // First whether it runs, then what it wrote: so nothing is missed.
             let runs = store
                 .find_container(&container.record.id)
@@ -110,11 +113,10 @@ impl Shown {
                 }
             }
             if !runs {
-                break;
+                return Ok(());
             }
             std::thread::sleep(PAUSE);
         }
-        Ok(())
     }
 
     fn wants(&self, entry: &LogLine) -> bool {
