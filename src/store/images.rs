@@ -352,6 +352,16 @@ impl Store {
             }
             None => image.refs.iter().collect(),
         };
+        if doomed.len() == image.refs.len()
+            && let Some(container) = self.containers_of(&image.id)?.first()
+            && (!force || container.is_running())
+        {
+            return Err(StoreError::ImageInUse {
+                id: image.id.short().to_owned(),
+                container: container.record.short_id().to_owned(),
+                runs: container.is_running(),
+            });
+        }
         for record in &doomed {
             if let Ok(reference) = record.name.parse::<Reference>() {
                 super::files::remove_file(&self.ref_path(&reference))?;
