@@ -46,6 +46,18 @@ impl<'a> StoreOrigin<'a> {
     }
 }
 
+impl<'a> StoreOrigin<'a> {
+    /// Makes an origin of an index of the store.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn of_index(store: &'a Store, index: &Digest) -> Result<StoreOrigin<'a>, CopyError> {
+        let root = document(index, store.read_document(index)?);
+        let name = index.to_string();
+        Ok(StoreOrigin { store, name, root })
+    }
+}
+
 /// Makes a document of bytes that are known to be a manifest or an index.
 pub(super) fn document(digest: &Digest, bytes: Vec<u8>) -> Document {
     let media_type = ManifestKind::media_type(&bytes);

@@ -315,6 +315,18 @@ impl Store {
         Ok(removed)
     }
 
+    /// Takes an image without a name out of the list of images: something else leads to it.
+    ///
+    /// # Errors
+    /// The record can't be removed.
+    pub fn unlist(&self, id: &Digest) -> Result<()> {
+        let _naming = self.lock(NAMING)?;
+        if !self.references()?.iter().any(|r| r.image == *id) {
+            super::files::remove_file(&self.image_path(id))?;
+        }
+        Ok(())
+    }
+
     /// Removes an image as `docker rmi` does: by name, its name, and the image itself with its
     /// last name; by id, the image, which must not have several names unless `force`.
     ///
