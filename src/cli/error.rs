@@ -109,6 +109,7 @@ hinted!(
     crate::build::NamedSourceError,
     crate::fetch::LocationError,
     crate::image::ReferenceError,
+    crate::layer::CompressorError,
     crate::layer::LayerError,
     crate::registry::CredentialsError,
     crate::registry::RegistriesError,

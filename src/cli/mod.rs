@@ -17,6 +17,7 @@ mod listing;
 mod load;
 mod login;
 mod logout;
+mod packing;
 mod prune;
 mod pull;
 mod push;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use super::packing::PackingFlags;
 use super::session::Workshop;
 use super::{CliError, Result, output_line};
 use crate::image::Reference;
@@ -17,6 +18,8 @@ pub(super) struct Arguments {
     /// Say nothing but the digest
     #[arg(short, long)]
     quiet: bool,
+    #[command(flatten)]
+    packing: PackingFlags,
     /// How progress is shown
     #[arg(long, value_enum, default_value_t = ui::Mode::Auto)]
     progress: ui::Mode,
@@ -27,6 +30,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCode> {
     let reference: Reference = arguments.image.parse()?;
+    let packing = arguments.packing.packing()?;
     let workshop = Workshop::enter(root)?;
     let image = workshop.store.find(&arguments.image)?;
     if workshop.store.reference(&reference)?.is_none() {
@@ -40,7 +44,7 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
     }
     let client = workshop.client(arguments.insecure)?;
     let digest = workshop.transfer(arguments.quiet, arguments.progress, |transfer| {
-        transfer::push(transfer, &client, &image, &reference)
+        transfer::push(transfer, &client, &image, &reference, &packing)
     })?;
     if arguments.quiet {
         output_line(&digest.to_string())?;

@@ -1,13 +1,15 @@
 //! Images between a registry and the store.
 
 mod layers;
+mod packing;
 mod pull;
 mod push;
 
 pub use layers::{LayerSource, bring_layers};
+pub use packing::Packing;
 pub(crate) use pull::pair;
 pub use pull::{Pulled, pull};
-pub use push::{Exported, compress_layers, manifest_of, push};
+pub use push::{Exported, manifest_of, push};
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

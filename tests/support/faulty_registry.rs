@@ -42,6 +42,10 @@ struct Content {
     blobs: BTreeMap<String, Vec<u8>>,
     /// By path: the media type and the bytes.
     manifests: BTreeMap<String, (String, Vec<u8>)>,
+    /// What has come by PATCH, by path.
+    uploads: BTreeMap<String, Vec<u8>>,
+    /// How many uploads were begun.
+    begun: u32,
     /// By path.
     faults: BTreeMap<String, Fault>,
     /// `Basic …`, where it is asked for.
@@ -294,6 +298,7 @@ fn read(reader: &mut impl BufRead) -> io::Result<Option<Request>> {
         body: Vec::new(),
     };
     let mut length = 0;
+    let mut is_chunked = false;
     loop {
         let mut line = String::new();
         reader.read_line(&mut line)?;
@@ -303,13 +308,33 @@ fn read(reader: &mut impl BufRead) -> io::Result<Option<Request>> {
         let value = value.trim();
         match name.to_ascii_lowercase().as_str() {
             "content-length" => length = value.parse().unwrap(),
+            "transfer-encoding" => is_chunked = true,
             "content-type" => request.media_type = value.to_owned(),
             "authorization" => request.authorization = Some(value.to_owned()),
             _ => {}
         }
     }
-    reader.take(length).read_to_end(&mut request.body)?;
+    match is_chunked {
+        true => request.body = read_chunks(reader)?,
+        false => drop(reader.take(length).read_to_end(&mut request.body)?),
+    }
     Ok(Some(request))
+}
+
+/// Reads a body in chunks to its end.
+/// See <https://www.rfc-editor.org/rfc/rfc9112#section-7.1>.
+fn read_chunks(reader: &mut impl BufRead) -> io::Result<Vec<u8>> {
+    let mut body = Vec::new();
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line)?;
+        let size = u64::from_str_radix(line.trim(), 16).map_err(io::Error::other)?;
+        reader.by_ref().take(size).read_to_end(&mut body)?;
+        reader.read_line(&mut String::new())?;
+        if size == 0 {
+            return Ok(body);
+        }
+    }
 }
 
 impl Content {
@@ -341,13 +366,23 @@ impl Content {
                     ..Reply::new(200)
                 }
             }
-            "POST" => Reply::new(202).with("Location", format!("{path}1")),
+            "POST" => {
+                self.begun += 1;
+                Reply::new(202).with("Location", format!("{path}{}", self.begun))
+            }
+            "PATCH" => {
+                let upload = self.uploads.entry(path.to_owned()).or_default();
+                upload.extend_from_slice(&request.body);
+                Reply::new(202).with("Location", path.to_owned())
+            }
             "PUT" if path.contains("/blobs/uploads/") => {
-                let digest = format!("sha256:{}", sha256(&request.body));
+                let mut body = self.uploads.remove(path).unwrap_or_default();
+                body.extend_from_slice(&request.body);
+                let digest = format!("sha256:{}", sha256(&body));
                 if digest_asked != Some(&digest) {
                     return Reply::error(400, "DIGEST_INVALID", "the digest did not match");
                 }
-                self.blobs.insert(digest, request.body.clone());
+                self.blobs.insert(digest, body);
                 Reply::new(201)
             }
             "PUT" => {

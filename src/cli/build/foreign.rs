@@ -48,7 +48,8 @@ const CACHE_STAYS: &str =
     "the cache is in the store: keep the store between builds (--root), it is plain files";
 const NO_CGROUPS: &str = "steps have no limits of memory or cpu";
 const NO_ATTESTATIONS: &str = "kiln makes no attestations";
-const ALWAYS_COMPRESSED: &str = "layers are compressed when they leave the store, with gzip";
+const ALWAYS_COMPRESSED: &str =
+    "layers are compressed when they leave the store: -o type=image,push=true,compression=zstd";
 const NO_MORE_RIGHTS: &str = "a step never gets more rights than your user has";
 const SBOM_TOOL: &str = "make the SBOM of the finished image with a tool of its own";
 
