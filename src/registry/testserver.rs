@@ -225,7 +225,7 @@ fn read_request(reader: &mut impl BufRead) -> std::io::Result<Option<Request>> {
         .map_or(0, |length| length.parse().unwrap());
     let mut body = Vec::new();
     if headers.contains_key("transfer-encoding") {
-        body = read_chunks(&mut reader)?;
+        body = read_chunks(reader)?;
     } else if reader.take(length).read_to_end(&mut body)? as u64 != length {
         return Ok(None);
     }
