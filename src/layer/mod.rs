@@ -14,6 +14,7 @@
 //! See <https://github.com/opencontainers/image-spec/blob/main/layer.md>.
 
 mod acl;
+mod ahead;
 mod apply;
 mod assemble;
 mod capability;
@@ -44,6 +45,7 @@ pub(crate) mod testing;
 
 use std::io;
 
+pub use ahead::decode_beside;
 pub use apply::{Applied, ApplyMode, ApplyOptions, Limits, apply};
 pub use assemble::{Assembled, Assembly, Content, Plan};
 pub use compression::Compression;
