@@ -225,11 +225,11 @@ fn what_a_server_refuses_is_told_with_the_url_and_a_hint() {
     let output = kiln
         .build(&format!("FROM scratch\nADD {url} /x\n"), &[])
         .fails();
-    let caret = "^".repeat(format!("ADD {url} /x").len());
+    let caret = "^".repeat(url.len());
     assert!(
         output.stderr().ends_with(&format!(
-            "error: cannot fetch {url}: the server answered 404 Not Found\n --> Dockerfile:2:1\n  \
-             |\n2 | ADD {url} /x\n  | {caret}\nhint: check the spelling: the server has nothing \
+            "error: cannot fetch {url}: the server answered 404 Not Found\n --> Dockerfile:2:5\n  \
+             |\n2 | ADD {url} /x\n  |     {caret}\nhint: check the spelling: the server has nothing \
              there\n"
         )),
         "{output}"
@@ -521,4 +521,104 @@ fn what_a_repository_does_not_have_is_told() {
         kiln.build(&format!("FROM scratch\nADD {source} /r\n"), &[])
             .fails_with(&text);
     }
+}
+
+#[test]
+fn secrets_open_private_urls() {
+    let (kiln, server) = (Kiln::new(), WebServer::start());
+    server.put("/x", Page::new("content"));
+    server.require("Bearer tok3n");
+    let url = server.url("/x");
+    let dockerfile = format!("FROM scratch\nADD {url} /x\n");
+    kiln.build(&dockerfile, &[])
+        .fails_with(&format!(
+            "error: cannot fetch {url}: the server answered 401 Unauthorized\n"
+        ))
+        .fails_with(
+            "hint: the server wants to know who asks: give a token with --secret \
+             id=HTTP_AUTH_TOKEN_HOST,env=VARIABLE\n",
+        );
+    let token = kiln.sandbox().join("token");
+    fs::write(&token, "tok3n\n").unwrap();
+    let host = url.split('/').nth(2).unwrap();
+    let secret = |id: &str| format!("id={id},src={}", token.display());
+    // That of another server is not sent.
+    server.take_log();
+    let other = secret("HTTP_AUTH_TOKEN_127.0.0.1:1");
+    kiln.build_with(&["--secret", &other], &dockerfile, &[])
+        .fails_with("answered 401");
+    assert_eq!(server.take_log(), ["GET /x refused without a word"]);
+    let own = secret(&format!("HTTP_AUTH_TOKEN_{host}"));
+    kiln.build_with(&["--secret", &own], &dockerfile, &[]).ok();
+    assert_eq!(kiln.image("test").tree.file("/x").content(), b"content");
+    // As the whole header; and never to where the server leads.
+    let elsewhere = WebServer::start();
+    elsewhere.put("/y", Page::new("y"));
+    server.put(
+        "/y",
+        Page::status(302).header("Location", &elsewhere.url("/y")),
+    );
+    fs::write(&token, "Bearer tok3n").unwrap();
+    let own = secret(&format!("HTTP_AUTH_HEADER_{host}"));
+    let dockerfile = format!("FROM scratch\nADD {} /y\n", server.url("/y"));
+    kiln.build_with(&["--secret", &own], &dockerfile, &[]).ok();
+    elsewhere.require("Bearer tok3n");
+    kiln.build_with(&["--no-cache", "--secret", &own], &dockerfile, &[])
+        .fails_with("answered 401");
+    assert_eq!(
+        elsewhere.take_log(),
+        ["GET /y 200", "GET /y refused without a word"]
+    );
+}
+
+#[test]
+fn secrets_open_private_repositories_and_no_others() {
+    let kiln = Kiln::new();
+    let forge = Forge::new(&kiln);
+    // x-access-token:tok3n
+    forge.server.require("Basic eC1hY2Nlc3MtdG9rZW46dG9rM24=");
+    let url = forge.url();
+    let dockerfile = format!("FROM scratch\nADD {url} /r\n");
+    kiln.build(&dockerfile, &[])
+        .fails_with("a token is given with --secret id=GIT_AUTH_TOKEN,env=VARIABLE\n");
+    let kiln = kiln.env("TOKEN", "tok3n");
+    let token = ["--secret", "id=GIT_AUTH_TOKEN,env=TOKEN"];
+    kiln.build_with(&token, &dockerfile, &[]).ok();
+    assert_eq!(kiln.image("test").tree.file("/r/file").content(), b"two");
+    let context = [&["build", "-t", "test"][..], &token, &[&url]].concat();
+    // The repository has no Dockerfile: so far one comes with its token.
+    kiln.run(&context).fails_with("Dockerfile");
+
+    // A submodule on another server gets no token that is not for it.
+    let other = WebServer::start();
+    let root = kiln.sandbox().directory("other", &[]);
+    let library = Repository::new(&root.join("lib.git"));
+    let commit = library.commit(&[("lib", "lib")]);
+    other.serve_git(&root);
+    other.require("nobody can say this");
+    let modules = format!(
+        "[submodule \"lib\"]\n\tpath = lib\n\turl = {}\n",
+        other.url("/git/lib.git")
+    );
+    fs::write(forge.repository.path().join(".gitmodules"), modules).unwrap();
+    let link = format!("160000,{commit},lib");
+    forge.repository.git(&["add", ".gitmodules"]);
+    forge
+        .repository
+        .git(&["update-index", "--add", "--cacheinfo", &link]);
+    forge.repository.git(&["commit", "-qm", "submodule"]);
+    kiln.build_with(&token, &dockerfile, &[])
+        .fails_with("cannot fetch the git repository");
+    let log = other.take_log();
+    assert!(!log.is_empty());
+    for line in log {
+        assert!(line.ends_with("refused without a word"), "{line}");
+    }
+    // What can't be sent is told before anything begins.
+    let kiln = kiln.env("LINES", "a\nb");
+    kiln.run(["build", "--secret", "id=GIT_AUTH_TOKEN,env=LINES", "."])
+        .fails_with(
+            "error: cannot send the secret \"GIT_AUTH_TOKEN\" to a server: it has more than one \
+             line, or control characters\n",
+        );
 }

@@ -46,8 +46,8 @@ fn a_dockerfile_on_standard_input_is_built_without_a_context() {
     let output = build_from(&kiln, &["-"], COPY_A.as_bytes()).fails();
     assert!(
         output.stderr().ends_with(
-            "error: there is no build context to take \"a\" from\n --> Dockerfile:2:1\n  |\n2 | \
-             COPY a /\n  | ^^^^^^^^\nhint: the Dockerfile came alone: give a directory too, as in \
+            "error: there is no build context to take \"a\" from\n --> Dockerfile:2:6\n  |\n2 | \
+             COPY a /\n  |      ^\nhint: the Dockerfile came alone: give a directory too, as in \
              `kiln build -f - .`\n"
         ),
         "{output}"

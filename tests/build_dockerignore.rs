@@ -188,9 +188,9 @@ fn ignored_source_is_an_error_that_names_the_rule() {
             .fails();
         let expected = format!(
             "error: \"{source}\" is excluded by .dockerignore\n \
-             --> Dockerfile:2:1\n  |\n2 | COPY {source} /c\n  | {}\n\
+             --> Dockerfile:2:6\n  |\n2 | COPY {source} /c\n  |      {}\n\
              hint: .dockerignore:{line} says \"{rule}\"; add a line \"!{source}\" behind it to have the file\n",
-            "^".repeat("COPY  /c".len() + source.len())
+            "^".repeat(source.len())
         );
         assert!(output.stderr().ends_with(&expected), "{expected}\n{output}");
     }

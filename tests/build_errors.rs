@@ -316,10 +316,10 @@ fn source_that_is_not_there() {
         "FROM scratch\nCOPY flie.txt /x\n",
         "\
 error: \"flie.txt\" is not in the build context: no such file or directory
- --> Dockerfile:2:1
+ --> Dockerfile:2:6
   |
 2 | COPY flie.txt /x
-  | ^^^^^^^^^^^^^^^^
+  |      ^^^^^^^^
 hint: did you mean \"file.txt\"?
 ",
     );
@@ -329,10 +329,10 @@ hint: did you mean \"file.txt\"?
         "FROM scratch AS a\nFROM scratch\nCOPY --from=a /x /x\n",
         "\
 error: \"/x\" is not in the stage or image that --from names: no such file or directory
- --> Dockerfile:3:1
+ --> Dockerfile:3:15
   |
 3 | COPY --from=a /x /x
-  | ^^^^^^^^^^^^^^^^^^^
+  |               ^^
 ",
     );
 }
@@ -372,10 +372,10 @@ fn a_name_that_is_in_another_directory_is_found_there() {
         output.stderr().ends_with(
             "\
 error: \"package.json\" is not in the build context: no such file or directory
- --> Dockerfile:2:1
+ --> Dockerfile:2:6
   |
 2 | COPY package.json /x
-  | ^^^^^^^^^^^^^^^^^^^^
+  |      ^^^^^^^^^^^^
 hint: there is \"app/package.json\": paths start at the top of the build context
 "
         ),

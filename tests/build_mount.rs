@@ -201,6 +201,15 @@ fn key_has_the_content_of_the_selected_path_and_no_more() {
     let output = build(&kiln, &instructions, &[("dir/f", "2\n")]).ok();
     assert!(!was_cached(&output, run), "{output}");
     assert_eq!(text(&kiln.image("test"), "/out"), "2\n");
+    // What the files hold is remembered, as for COPY, once they are old enough to be trusted.
+    let remembered = || fs::read_dir(kiln.store().join("stat")).unwrap().count();
+    for _ in 0..50 {
+        if remembered() == 0 {
+            std::thread::sleep(Duration::from_millis(200));
+            build(&kiln, &instructions, &[]).ok();
+        }
+    }
+    assert_eq!(remembered(), 1);
 }
 
 /// SEMANTICS 35

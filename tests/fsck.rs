@@ -60,7 +60,7 @@ fn whole_store_has_no_damage() {
     assert!(
         output
             .stdout()
-            .ends_with(" 2 names, 12 records: no damage\n"),
+            .ends_with(" 2 names, 13 records: no damage\n"),
         "{output}"
     );
     assert_eq!(kiln.run(["fsck", "-q"]).ok().stdout(), "");

@@ -21,29 +21,31 @@ Build container images from Dockerfiles, without root and without a daemon
 Usage: kiln [OPTIONS] <COMMAND>
 
 Commands:
-  build    Build an image from a Dockerfile
-  check    Look for likely mistakes in a Dockerfile, or explain one
-  doctor   Say what this machine allows, and what would help
-  du       Show what takes how much of the disk
-  fsck     Verify all blobs, layers, names and records of the store
-  history  Show the history of an image
-  image    Docker's longer names: image ls, rm, inspect, history, prune …
-  images   List images
-  import   Make an image from a tar of a root file system
-  inspect  Show images as JSON
-  load     Load images from an archive or a layout
-  login    Log in to a registry
-  logout   Log out from a registry
-  prune    Remove what is not needed: dangling images, build cache, leftovers
-  pull     Download an image from a registry
-  push     Upload an image to a registry
-  rmi      Remove images
-  run      Run a command in an image
-  save     Save images to an archive or a layout
-  system   The whole store: system df, prune, reset
-  tag      Give an image another name
-  unshare  Run a command, or a shell, where the files of the store have their ids
-  version  Show the version
+  build     Build an image from a Dockerfile
+  check     Look for likely mistakes in a Dockerfile, or explain one
+  copy      Copy an image between registries, layouts, archives and the store, as it is
+  doctor    Say what this machine allows, and what would help
+  du        Show what takes how much of the disk
+  fsck      Verify all blobs, layers, names and records of the store
+  history   Show the history of an image
+  image     Docker's longer names: image ls, rm, inspect, history, prune …
+  images    List images
+  import    Make an image from a tar of a root file system
+  inspect   Show images as JSON
+  load      Load images from an archive or a layout
+  login     Log in to a registry
+  logout    Log out from a registry
+  manifest  Put images for several platforms together as one: create, add, push …
+  prune     Remove what is not needed: dangling images, build cache, leftovers
+  pull      Download an image from a registry
+  push      Upload an image to a registry
+  rmi       Remove images
+  run       Run a command in an image
+  save      Save images to an archive or a layout
+  system    The whole store: system df, prune, reset
+  tag       Give an image another name
+  unshare   Run a command, or a shell, where the files of the store have their ids
+  version   Show the version
 
 Options:
       --root <DIR>  The directory of images, layers and the build cache [default:
@@ -68,9 +70,9 @@ Exit codes:
 fn every_command_says_what_it_takes_with_the_global_options_last() {
     let kiln = Kiln::new();
     for command in [
-        "build", "builder", "check", "doctor", "du", "fsck", "history", "image", "images",
-        "import", "inspect", "load", "prune", "pull", "push", "rmi", "run", "save", "system",
-        "tag", "unshare", "version",
+        "build", "builder", "check", "copy", "doctor", "du", "fsck", "history", "image", "images",
+        "import", "inspect", "load", "manifest", "prune", "pull", "push", "rmi", "run", "save",
+        "system", "tag", "unshare", "version",
     ] {
         let text = kiln.run([command, "--help"]).ok().stdout();
         assert!(

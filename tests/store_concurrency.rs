@@ -157,3 +157,158 @@ fn image_that_is_tagged_while_it_is_removed_is_there_or_gone_but_never_broken() 
         }
     }
 }
+
+/// Removes all that can be removed, and returns what was said.
+fn prune_all(kiln: &Kiln) -> String {
+    kiln.run(["prune", "--all", "--force"]).ok().stdout()
+}
+
+#[test]
+fn pruning_all_leaves_a_running_build_what_it_stands_on() {
+    let (kiln, base, meeting) = (Kiln::new(), Registry::shared().busybox(), Meeting::new());
+    let dockerfile = format!(
+        "FROM {base} AS side\nRUN echo side > /side\n\
+         FROM {base}\nRUN echo first > /first\nCOPY --from=side /side /side\n\
+         RUN --mount=type=cache,target=/c echo kept > /c/x; {}\n\
+         RUN cat /first /side > /all\n",
+        meeting.command()
+    );
+    thread::scope(|scope| {
+        scope.spawn(|| build(&kiln, "late", &dockerfile).ok());
+        let steps = meeting.wait_for(1);
+        prune_all(&kiln);
+        prune_all(&kiln);
+        let images = kiln.run(["images", "-a", "-q"]).ok();
+        // It is the base of what runs.
+        assert_eq!(images.stdout().lines().count(), 1, "{images}");
+        assert_eq!(names_in(&kiln, "mounts").len(), 1);
+        let_go(steps);
+    });
+    assert_eq!(cat(&kiln, "late", "/all"), "first\nside\n");
+    kiln.run(["fsck"]).ok();
+    // With the blob of the base, which can't be made again.
+    let archive = kiln.sandbox().join("late.tar");
+    kiln.run(["save", "-o", archive.to_str().unwrap(), "late"])
+        .ok();
+    assert_swept(&kiln);
+    kiln.run(["rmi", "late"]).ok();
+    prune_all(&kiln);
+    for directory in [
+        "layers",
+        "images",
+        "refs",
+        "blobs/sha256",
+        "cache",
+        "compressed",
+    ] {
+        let names = names_in(&kiln, directory);
+        assert!(names.is_empty(), "{directory}: {names:?}");
+    }
+}
+
+#[test]
+fn pruning_image_that_is_run_leaves_it() {
+    let (kiln, base, meeting) = (Kiln::new(), Registry::shared().busybox(), Meeting::new());
+    build(&kiln, "app", &format!("FROM {base}\nRUN echo x > /x\n")).ok();
+    let command = format!("{}; cat /x", meeting.command());
+    thread::scope(|scope| {
+        let run = scope.spawn(|| kiln.run(["run", "app", "sh", "-c", &command]).ok());
+        let steps = meeting.wait_for(1);
+        prune_all(&kiln);
+        let_go(steps);
+        assert_eq!(run.join().unwrap().stdout(), "x\n");
+    });
+    // The base was not needed, and its layer is.
+    assert_eq!(cat(&kiln, "app", "/x"), "x\n");
+    kiln.run(["fsck"]).ok();
+}
+
+#[test]
+fn builds_go_well_while_everything_else_is_pruned_all_the_time() {
+    let (kiln, base) = (Kiln::new(), Registry::shared().busybox());
+    kiln.run(["pull", &base]).ok();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let ordering = std::sync::atomic::Ordering::Relaxed;
+    let pruned = std::sync::atomic::AtomicUsize::new(0);
+    thread::scope(|scope| {
+        let builders: Vec<_> = ["a", "b"]
+            .into_iter()
+            .map(|name| {
+                let (kiln, base) = (&kiln, &base);
+                scope.spawn(move || {
+                    for round in 0..12 {
+                        let dockerfile = format!(
+                            "FROM {base} AS x\nRUN echo common > /common\n\
+                             RUN echo {} > /round\n\
+                             FROM {base}\nCOPY --from=x /round /again\n",
+                            round / 3
+                        );
+                        build(kiln, name, &dockerfile).ok();
+                        assert_eq!(cat(kiln, name, "/again"), format!("{}\n", round / 3));
+                    }
+                })
+            })
+            .collect();
+        scope.spawn(|| {
+            while !stop.load(ordering) {
+                for command in [
+                    &["prune", "-f"][..],
+                    &["builder", "prune", "-a", "-f"],
+                    &["builder", "prune", "-f", "--keep-storage=0"],
+                ] {
+                    kiln.run(command).ok();
+                    pruned.fetch_add(1, ordering);
+                }
+            }
+        });
+        for builder in builders {
+            let result = builder.join();
+            stop.store(result.is_err(), ordering);
+            result.unwrap();
+        }
+        stop.store(true, ordering);
+    });
+    assert!(pruned.load(ordering) > 3);
+    kiln.run(["fsck"]).ok();
+    assert_swept(&kiln);
+}
+
+#[test]
+fn builds_go_well_while_all_images_are_pruned_too() {
+    let (kiln, base) = (Kiln::new(), Registry::shared().busybox());
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let ordering = std::sync::atomic::Ordering::Relaxed;
+    thread::scope(|scope| {
+        let builders: Vec<_> = ["a", "b"]
+            .into_iter()
+            .map(|name| {
+                let (kiln, base) = (&kiln, &base);
+                scope.spawn(move || {
+                    for round in 0..10 {
+                        let dockerfile = format!(
+                            "FROM {base} AS x\nRUN echo common > /common\n\
+                             FROM {base}\nCOPY --from=x /common /again\nRUN echo {round}\n"
+                        );
+                        build(kiln, name, &dockerfile).ok();
+                    }
+                })
+            })
+            .collect();
+        scope.spawn(|| {
+            while !stop.load(ordering) {
+                prune_all(&kiln);
+            }
+        });
+        for builder in builders {
+            let result = builder.join();
+            stop.store(result.is_err(), ordering);
+            result.unwrap();
+        }
+        stop.store(true, ordering);
+    });
+    kiln.run(["fsck"]).ok();
+    for image in kiln.run(["images", "-q"]).ok().stdout().lines() {
+        kiln.run(["run", image, "cat", "/again"]).ok();
+    }
+    assert_swept(&kiln);
+}

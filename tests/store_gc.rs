@@ -267,3 +267,26 @@ fn build_syncs_what_it_made_and_one_that_made_nothing_does_not() {
     kiln.build(&dockerfile, &[]).ok();
     assert_eq!(marks(), before);
 }
+
+#[test]
+fn nobody_waits_for_the_removal_of_a_large_tree_and_the_next_kiln_takes_it_over() {
+    let kiln = Kiln::new();
+    build(&kiln);
+    // More than can be removed before the command ends.
+    let tree = kiln.store().join("trash/large");
+    for directory in 0..100 {
+        let directory = tree.join(directory.to_string());
+        fs::create_dir_all(&directory).unwrap();
+        for file in 0..1000 {
+            fs::write(directory.join(file.to_string()), "").unwrap();
+        }
+    }
+    // As if another process did it, and was killed.
+    let lock = fs::File::create(kiln.store().join("locks/empty-trash")).unwrap();
+    let lock = nix::fcntl::Flock::lock(lock, nix::fcntl::FlockArg::LockExclusive).unwrap();
+    kiln.run(["rmi", "test"]).ok();
+    assert!(tree.exists());
+    drop(lock);
+    kiln.run(["prune", "--force"]).ok();
+    assert_swept(&kiln);
+}

@@ -150,9 +150,9 @@ fn bring(
 }
 
 /// The layers of one image in an archive.
-struct Layers<'a> {
-    archive: &'a Archive,
-    files: &'a HashMap<Digest, Section>,
+pub(super) struct Layers<'a> {
+    pub(super) archive: &'a Archive,
+    pub(super) files: &'a HashMap<Digest, Section>,
 }
 
 impl LayerSource for Layers<'_> {
@@ -180,11 +180,7 @@ impl LayerSource for Layers<'_> {
             );
             return Err(error(io::Error::new(io::ErrorKind::InvalidData, text)));
         }
-        let counted = Counted {
-            inner: section,
-            count: 0,
-            progress,
-        };
+        let counted = Counted::new(section, progress);
         Ok(Box::new(Verifying::new(counted, layer.digest.clone())))
     }
 
@@ -194,10 +190,20 @@ impl LayerSource for Layers<'_> {
 }
 
 /// Reports how much was read.
-struct Counted<R> {
+pub(super) struct Counted<R> {
     inner: R,
     count: u64,
     progress: Arc<dyn Fn(u64) + Send + Sync>,
+}
+
+impl<R> Counted<R> {
+    pub(super) fn new(inner: R, progress: Arc<dyn Fn(u64) + Send + Sync>) -> Counted<R> {
+        Counted {
+            inner,
+            count: 0,
+            progress,
+        }
+    }
 }
 
 impl<R: Read> Read for Counted<R> {

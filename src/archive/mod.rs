@@ -1,10 +1,12 @@
-//! Images in files: OCI layouts, archives of them, docker's archives; and root file systems.
+//! Images in files: OCI layouts, archives of them, docker's archives; root file systems; and
+//! caches that travel.
 //!
 //! What kiln writes for docker is an OCI layout with docker's `manifest.json` beside the
 //! index, as docker itself has written it since its version 25.
 //!
 //! See <https://github.com/opencontainers/image-spec/blob/main/image-layout.md>.
 
+mod cache;
 mod destination;
 mod docker;
 mod import;
@@ -12,6 +14,7 @@ mod load;
 mod metadata;
 mod oci;
 mod output;
+mod places;
 mod rootfs;
 mod save;
 mod source;
@@ -22,10 +25,15 @@ mod tests;
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub use cache::{
+    CacheError, CacheFrom, CacheReader, CacheSpecError, CacheTo, CacheWriter, CachedLayer,
+    RecordsError, Written, seconds_now,
+};
 pub use destination::Destination;
 pub use import::{ImportOptions, import};
 pub use load::{Loaded, load, load_base};
 pub use output::{Output, OutputError, OutputSpec, parse_output, write_output};
+pub use places::{ImageFile, ImageWriter, LayoutName};
 pub use rootfs::{write_rootfs_dir, write_rootfs_tar};
 pub use save::{Layout, NamedImage, select, write_images};
 pub use source::Archive;

@@ -240,7 +240,7 @@ pub fn write_output(
 }
 
 /// Splits a record of comma-separated values (RFC 4180); nothing where its quotes are wrong.
-fn csv_fields(text: &str) -> Option<Vec<String>> {
+pub(super) fn csv_fields(text: &str) -> Option<Vec<String>> {
     let mut fields = Vec::new();
     let mut rest = text;
     loop {

@@ -122,12 +122,12 @@ impl Build<'_> {
         // What differs from a recorded layer in times only is taken for the same.
         let mut content = self.key("content").bytes(&stats.content_id.0).finish();
         content.linked = made.keys.content.linked;
-        let recorded = match store.step_record(&content.hash, content.below(below)) {
-            Some(record) if !no_cache => store.layer(below, &record.diff_id)?,
-            _ => None,
+        let recorded = match no_cache {
+            true => None,
+            false => self.recorded_layer(&content, stack, None, None)?,
         };
         let layer = match recorded {
-            Some(layer) => layer,
+            Some((layer, _)) => layer,
             None => {
                 let meta = LayerMeta {
                     diff_id,

@@ -331,6 +331,7 @@ pub(super) fn fetcher<'a>(shop: &'a Workshop<'a>, step: &Running) -> Fetcher<'a>
         },
         host: shop.host,
         web: &shop.web,
+        authorizations: &shop.authorizations,
     }
 }
 

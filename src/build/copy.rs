@@ -18,7 +18,7 @@ use super::stage::{Outcome, State};
 use super::{Build, Running};
 use crate::context::Context;
 use crate::context::ignore::IgnoreFile;
-use crate::dockerfile::{AddFiles, Chmod, Files, Instruction, SourceArg, join_path};
+use crate::dockerfile::{AddFiles, Chmod, Files, Instruction, SourceArg, Span, Word, join_path};
 use crate::fetch::begins_archive;
 use crate::image::ChainId;
 use crate::layer::{Attributes, Compression, UpperKind, View};
@@ -67,7 +67,7 @@ struct Manner<'a> {
 /// A source as it is written, its words expanded.
 enum Named {
     Document { name: String, content: String },
-    Path(String),
+    Path(String, Span),
 }
 
 /// What a COPY or ADD says, all its words expanded.
@@ -166,7 +166,7 @@ impl Build<'_> {
                 extract: false,
             },
         };
-        self.read_contents(&mut job)?;
+        self.read_contents(job.selected())?;
         let mut key = self.key("context");
         job.hash(&mut key)?;
         let keys = key.finish().into();
@@ -207,7 +207,7 @@ impl Build<'_> {
             return Ok(outcome);
         }
         let mut job = self.find(words, tree, manner, step)?;
-        self.read_contents(&mut job)?;
+        self.read_contents(job.selected())?;
         let mut key = self.key(if job.target.extract { "add" } else { "copy" });
         job.hash(&mut key)?;
         let content = finish(key);
@@ -260,12 +260,12 @@ impl Build<'_> {
     }
 
     /// Finds out what all files hold, and remembers it.
-    fn read_contents(&self, job: &mut Job<'_>) -> Step<()> {
+    pub(super) fn read_contents<'s, 't: 's>(
+        &self,
+        all: impl Iterator<Item = &'s mut Selected<'t>>,
+    ) -> Step<()> {
         let store = self.shop.store;
-        for item in &mut job.items {
-            let Item::Tree(selected) = item else {
-                continue;
-            };
+        for selected in all {
             let context = selected.tree.as_context();
             let known = context.and_then(|c| c.stat_cache(|name| store.stat_cache(name)));
             let has_learned = selected.read_contents(known.map(|(_, cache)| cache))?;
@@ -294,16 +294,18 @@ impl Build<'_> {
         for source in sources {
             match source {
                 Named::Document { name, content } => items.push(Item::Document { name, content }),
-                Named::Path(text) => {
-                    if let Some(remote) = self.remote(&text, manner.adding, step)? {
+                Named::Path(text, span) => {
+                    let about = |trouble: Trouble| trouble.about(span);
+                    let remote = self.remote(&text, manner.adding, step).map_err(about)?;
+                    if let Some(remote) = remote {
                         items.push(Item::Remote(remote));
                         continue;
                     }
                     let selected = match manner.parents {
-                        true => tree.select_with_parents(&text, &excludes)?,
-                        false => tree.select(&text, &excludes)?,
+                        true => tree.select_with_parents(&text, &excludes),
+                        false => tree.select(&text, &excludes),
                     };
-                    items.extend(selected.into_iter().map(Item::Tree));
+                    items.extend(selected.map_err(about)?.into_iter().map(Item::Tree));
                 }
             }
         }
@@ -323,15 +325,18 @@ impl Build<'_> {
 
 /// Expands the words of a COPY or ADD, and finds out what they mean in the tree of the stage.
 fn expand(state: &State, files: &Files, manner: Manner<'_>) -> Step<Words> {
+    let expanded = |word: &Word| -> Step<String> {
+        let text = state.scope.expand(word);
+        text.map_err(|error| Trouble::from(error).about(word.span))
+    };
     let mut exclude_patterns = Vec::new();
     for word in &files.excludes {
-        exclude_patterns.push(state.scope.expand(word)?);
+        exclude_patterns.push(expanded(word)?);
     }
     let excludes =
         IgnoreFile::from_patterns(exclude_patterns.iter().map(String::as_bytes), "--exclude")
-            .map_err(|error| Trouble::Message {
-                text: format!("--exclude: {}", error.kind),
-                hint: error.hint(),
+            .map_err(|error| {
+                Trouble::maybe_hinted(format!("--exclude: {}", error.kind), error.hint())
             })?;
     let mut sources = Vec::new();
     for source in &files.sources {
@@ -340,24 +345,21 @@ fn expand(state: &State, files: &Files, manner: Manner<'_>) -> Step<Words> {
                 name: document.name.clone(),
                 content: state.scope.expand_heredoc(document)?,
             },
-            SourceArg::Path(word) => Named::Path(state.scope.expand(word)?),
+            SourceArg::Path(word) => Named::Path(expanded(word)?, word.span),
         });
     }
     let owner = match &files.chown {
-        Some(word) => sandbox::lookup_chown(&state.view, &state.scope.expand(word)?)?,
+        Some(word) => sandbox::lookup_chown(&state.view, &expanded(word)?)
+            .map_err(|error| Trouble::from(error).about(word.span))?,
         None => None,
     };
-    let chmod =
-        match &files.chmod {
-            Some(word) => Some(Chmod::parse(&state.scope.expand(word)?).map_err(|error| {
-                Trouble::Message {
-                    text: error.to_string(),
-                    hint: error.hint(),
-                }
-            })?),
-            None => None,
-        };
-    let text = state.scope.expand(&files.destination)?;
+    let chmod = match &files.chmod {
+        Some(word) => Some(Chmod::parse(&expanded(word)?).map_err(|error| {
+            Trouble::maybe_hinted(error.to_string(), error.hint()).about(word.span)
+        })?),
+        None => None,
+    };
+    let text = expanded(&files.destination)?;
     let destination = join_path(&state.config.config.working_dir, &text);
     let names_directory =
         text.is_empty() || text.ends_with('/') || text == "." || text.ends_with("/.");
@@ -391,7 +393,7 @@ impl Words {
                 Named::Document { name, content } => {
                     key.text("document").text(name).text(content);
                 }
-                Named::Path(path) => {
+                Named::Path(path, _) => {
                     key.text("path").text(path);
                 }
             }
@@ -436,7 +438,15 @@ impl Target {
     }
 }
 
-impl Job<'_> {
+impl<'t> Job<'t> {
+    /// Returns what is copied out of trees.
+    fn selected<'s>(&'s mut self) -> impl Iterator<Item = &'s mut Selected<'t>> {
+        self.items.iter_mut().filter_map(|item| match item {
+            Item::Tree(selected) => Some(selected),
+            _ => None,
+        })
+    }
+
     /// Adds to a key all that a copy depends on but what lies below.
     fn hash(&self, key: &mut Key) -> Step<()> {
         self.target.add_to_key(key);

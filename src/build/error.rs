@@ -123,7 +123,12 @@ pub struct RunFailure {
 #[derive(Debug)]
 pub(super) enum Trouble {
     /// For people.
-    Message { text: String, hint: Option<String> },
+    Message {
+        text: String,
+        hint: Option<String>,
+        /// The words that it is about, where it is not all of the instruction.
+        span: Option<Span>,
+    },
     /// A command that failed.
     Run(Box<RunFailure>),
     /// The build is ending for another reason.
@@ -135,17 +140,27 @@ pub(super) type Step<T> = Result<T, Trouble>;
 
 impl Trouble {
     pub(super) fn new(text: impl Into<String>) -> Trouble {
-        Trouble::Message {
-            text: text.into(),
-            hint: None,
-        }
+        Trouble::maybe_hinted(text, None)
     }
 
     pub(super) fn hinted(text: impl Into<String>, hint: impl Into<String>) -> Trouble {
+        Trouble::maybe_hinted(text, Some(hint.into()))
+    }
+
+    pub(super) fn maybe_hinted(text: impl Into<String>, hint: Option<String>) -> Trouble {
         Trouble::Message {
             text: text.into(),
-            hint: Some(hint.into()),
+            hint,
+            span: None,
         }
+    }
+
+    /// Says which words of the instruction it is about.
+    pub(super) fn about(mut self, words: Span) -> Trouble {
+        if let Trouble::Message { span, .. } = &mut self {
+            span.get_or_insert(words);
+        }
+        self
     }
 
     fn of(error: &dyn std::error::Error, hint: Option<String>) -> Trouble {
@@ -159,17 +174,18 @@ impl Trouble {
             }
             cause = error.source();
         }
-        Trouble::Message { text, hint }
+        Trouble::maybe_hinted(text, hint)
     }
 
     /// Adds that an image was looked for because no stage has its name, where the name looks
     /// like that of a stage.
     pub(super) fn with_stage_hint(self, name: &str) -> Trouble {
         match self {
-            Trouble::Message { text, hint } if !name.contains(['/', ':', '@', '.']) => {
+            Trouble::Message { text, hint, span } if !name.contains(['/', ':', '@', '.']) => {
                 Trouble::Message {
                     text: format!("no stage is named {name}, and as an image: {text}"),
                     hint,
+                    span,
                 }
             }
             other => other,
@@ -179,8 +195,14 @@ impl Trouble {
     /// Returns the error of the build that this is at a place of the Dockerfile.
     pub(super) fn at(self, source: &Arc<Source>, span: Span) -> BuildError {
         match self {
-            Trouble::Message { text, hint } => BuildError::Dockerfile {
-                diagnostics: Diagnostics::from(Diagnostic::new(span, text).maybe_hinted(hint)),
+            Trouble::Message {
+                text,
+                hint,
+                span: words,
+            } => BuildError::Dockerfile {
+                diagnostics: Diagnostics::from(
+                    Diagnostic::new(words.unwrap_or(span), text).maybe_hinted(hint),
+                ),
                 source_text: source.clone(),
             },
             Trouble::Run(failure) => BuildError::Run(failure),

@@ -2,6 +2,7 @@
 
 mod base;
 mod cancel;
+mod carried;
 mod check;
 mod commit;
 mod context_source;
@@ -32,12 +33,13 @@ use std::time::{Duration, Instant};
 use kiln_runtime::{HostHelper, Network};
 
 pub use cancel::Cancel;
+pub use carried::CarriedTo;
 pub use check::{Examined, examine};
 pub use context_source::{ContextSource, NamedSource, NamedSourceError};
 pub use error::{BuildError, RunFailure};
 use key::Key;
 use schedule::Schedule;
-pub use secret::{GivenError, Secret};
+pub use secret::{GivenError, Secret, SecretError, authorizations};
 pub use ssh::Ssh;
 
 use crate::context::Context;
@@ -45,6 +47,7 @@ use crate::dockerfile::{
     self, Diagnostic, Diagnostics, Dockerfile, InstructionKind, Plan, Source, Span, Stage,
 };
 use crate::event::{Event, Reporter, StepId, StepOutcome};
+use crate::fetch::Authorizations;
 use crate::image::{Digest, ImageConfig, Platform, Reference};
 use crate::layer::Timestamp;
 use crate::registry::{Client, SetupError, Web};
@@ -74,6 +77,12 @@ pub struct Options {
     pub no_cache_filter: Vec<String>,
     /// Records that are older than this don't count.
     pub cache_ttl: Option<Duration>,
+    /// Directories with steps that other machines did.
+    pub cache_from: Vec<PathBuf>,
+    /// Directories that steps are kept in for other machines.
+    pub cache_to: Vec<CarriedTo>,
+    /// How many bytes the layers in such a directory may have.
+    pub cache_max_size: Option<u64>,
     /// How many steps may run at once.
     pub jobs: usize,
     /// Whether it is said of each step why it runs or not.
@@ -172,6 +181,8 @@ pub struct Workshop<'a> {
     pub host: &'a HostHelper,
     /// Reads URLs.
     pub web: Web,
+    /// What servers of URLs and of git repositories are told.
+    pub authorizations: Authorizations,
     /// Makes what RUN needs when the first one comes.
     pub sandboxes: &'a (dyn Fn() -> Result<Sandboxes, SandboxError> + Sync),
     /// Ends the build early, for when it is interrupted.
@@ -206,6 +217,7 @@ struct Build<'a> {
     /// Whether SOURCE_DATE_EPOCH gives that time: results then depend on it.
     dated: bool,
     next_step: AtomicU32,
+    carried: carried::Carried,
     client: OnceLock<Client>,
     sandboxes: OnceLock<Sandboxes>,
 }
@@ -266,6 +278,7 @@ pub fn build(shop: &Workshop<'_>, options: &Options) -> Result<Built, BuildError
         now: epoch.unwrap_or_else(jiff::Timestamp::now),
         dated: epoch.is_some(),
         next_step: AtomicU32::new(steps.next()),
+        carried: carried::Carried::default(),
         client: OnceLock::new(),
         sandboxes: OnceLock::new(),
     };
@@ -349,6 +362,7 @@ impl Build<'_> {
         // The layers of other stages count too: the cache leads to them.
         let done = self.schedule.done();
         store.sync(done.iter().flat_map(|stage| stage.stack.layers()))?;
+        self.export_carried(&stack);
         Ok(Built { id, config, stack })
     }
 

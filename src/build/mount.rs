@@ -130,6 +130,19 @@ impl<'a> Mounts<'a> {
             .any(|source| matches!(source.from, From::Layers(_)))
     }
 
+    /// Returns what is mounted of contexts: what their files hold has to be read before there
+    /// is a key.
+    pub(super) fn of_contexts<'s>(&'s mut self) -> impl Iterator<Item = &'s mut Selected<'a>> {
+        let sources = self
+            .list
+            .iter_mut()
+            .filter_map(|mount| mount.source.as_mut());
+        sources.filter_map(|source| match &mut source.from {
+            From::Context(selected) => Some(&mut **selected),
+            From::Layers(_) => None,
+        })
+    }
+
     /// Adds what the result depends on: of binds the content, of all others the form only.
     /// Neither the id of a cache, nor how it is shared, nor the value of a secret is part of it.
     pub(super) fn add_to_key(&self, key: &mut Key, by: By) -> Step<()> {
@@ -177,7 +190,8 @@ impl<'a> Source<'a> {
                 Ok(())
             }
             (From::Layers(_), By::Content) => {
-                let selected = self.tree.one(&self.text)?;
+                let mut selected = self.tree.one(&self.text)?;
+                selected.read_contents(None)?;
                 selected.hash(key.text("files"))
             }
         }

@@ -1,5 +1,6 @@
 //! What earlier builds have done already, and what another one is doing just now.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::Step;
@@ -7,8 +8,8 @@ use super::key::{Inputs, Keys};
 use super::schedule::Slot;
 use super::stage::{Outcome, State};
 use super::{Build, Running};
-use crate::event::{Event, Stream};
-use crate::store::{StepLock, StepRecord};
+use crate::event::{Event, StepId, Stream};
+use crate::store::{Layer, Stack, StepLock, StepRecord};
 
 /// How often a build that waits for another looks again: at first, and at last.
 const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(100));
@@ -73,7 +74,7 @@ impl Build<'_> {
         created_by: &str,
         step: &Running,
     ) -> Step<Option<Outcome>> {
-        let outcome = self.look_up(state, inputs, created_by)?;
+        let outcome = self.look_up(state, inputs, created_by, step)?;
         if let Some(outcome) = &outcome {
             state.advance(inputs);
             self.explain_hit(outcome, step);
@@ -90,7 +91,7 @@ impl Build<'_> {
         created_by: &str,
         step: &Running,
     ) -> Step<Option<Outcome>> {
-        let outcome = self.look_up(state, &keys.content, created_by)?;
+        let outcome = self.look_up(state, &keys.content, created_by, step)?;
         if let Some(outcome) = &outcome {
             self.explain_hit(outcome, step);
             if let (Some(layers), Some(record)) = (&keys.layers, outcome.record()) {
@@ -121,40 +122,57 @@ impl Build<'_> {
         }
     }
 
-    /// Returns what is recorded of a step, where its layer is there.
+    /// Returns what is recorded of a step, where its layer is there or can be brought.
     fn look_up(
         &self,
         state: &mut State,
         inputs: &Inputs,
         created_by: &str,
+        step: &Running,
     ) -> Step<Option<Outcome>> {
         let store = self.shop.store;
-        if state.no_cache || !store.has_step_records(&inputs.hash) {
+        let is_known =
+            || store.has_step_records(&inputs.hash) || self.carried.knows(self, &inputs.hash);
+        if state.no_cache || !is_known() {
             return Ok(None);
         }
         self.settle(state)?;
-        let below = state.stack.chain_id();
-        let recorded = store.step_record(&inputs.hash, inputs.below(below));
-        let Some(StepRecord { diff_id, created }) = recorded else {
-            return Ok(None);
-        };
-        if self.is_too_old(&created) {
-            return Ok(None);
-        }
-        let layer = store.layer(below, &diff_id)?;
-        Ok(layer.map(|layer| Outcome::cached(created_by.to_owned(), layer, created)))
+        let found =
+            self.recorded_layer(inputs, &state.stack, Some(step.id), self.options.cache_ttl)?;
+        Ok(found.map(|(layer, created)| Outcome::cached(created_by.to_owned(), layer, created)))
     }
 
-    /// Tells whether `--cache-ttl` rules a record out.
-    fn is_too_old(&self, created: &str) -> bool {
-        let Some(limit) = self.options.cache_ttl else {
-            return false;
-        };
-        // A record whose time can't be read has no age that one could trust.
-        let Ok(created) = created.parse::<jiff::Timestamp>() else {
-            return true;
-        };
-        Duration::try_from(jiff::Timestamp::now().duration_since(created))
-            .is_ok_and(|age| age > limit)
+    /// Returns the layer that is recorded for some inputs on top of a stack, and when it was
+    /// made, where that is not too long ago: out of the store, else out of a cache that another
+    /// machine wrote.
+    pub(super) fn recorded_layer(
+        &self,
+        inputs: &Inputs,
+        stack: &Stack,
+        step: Option<StepId>,
+        max_age: Option<Duration>,
+    ) -> Step<Option<(Arc<Layer>, String)>> {
+        let store = self.shop.store;
+        let below = stack.chain_id();
+        let recorded = store.step_record(&inputs.hash, inputs.below(below));
+        if let Some(StepRecord { diff_id, created }) = recorded
+            && !is_too_old(&created, max_age)
+            && let Some(layer) = store.layer(below, &diff_id)?
+        {
+            return Ok(Some((layer, created)));
+        }
+        self.bring_carried(inputs, stack, step, max_age)
     }
+}
+
+/// Tells whether `--cache-ttl` rules a record out.
+pub(super) fn is_too_old(created: &str, max_age: Option<Duration>) -> bool {
+    let Some(limit) = max_age else {
+        return false;
+    };
+    // A record whose time can't be read has no age that one could trust.
+    let Ok(created) = created.parse::<jiff::Timestamp>() else {
+        return true;
+    };
+    Duration::try_from(jiff::Timestamp::now().duration_since(created)).is_ok_and(|age| age > limit)
 }

@@ -104,7 +104,8 @@ impl Build<'_> {
                 vec![target]
             }
         };
-        let mounts = Mounts::plan(run, state, self.context, origins)?;
+        let mut mounts = Mounts::plan(run, state, self.context, origins)?;
+        self.read_contents(mounts.of_contexts())?;
         let created_by = state.scope.run_history(&args);
         let working_dir = match config.working_dir.as_str() {
             "" => "/".to_owned(),

@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use super::error::{Step, Trouble};
 use crate::dockerfile::suggest;
+use crate::fetch::Authorizations;
 
 /// No secret is larger, in bytes.
 const LIMIT: u64 = 500 << 10;
@@ -92,9 +93,30 @@ impl FromStr for Secret {
     }
 }
 
+/// A secret that can't be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{text}")]
+pub struct SecretError {
+    text: String,
+    hint: String,
+}
+
+impl SecretError {
+    /// Returns where it was given.
+    pub fn hint(&self) -> Option<String> {
+        Some(self.hint.clone())
+    }
+}
+
+impl From<SecretError> for Trouble {
+    fn from(error: SecretError) -> Trouble {
+        Trouble::hinted(error.text, error.hint)
+    }
+}
+
 impl Secret {
     /// Reads the secret; nothing where the variable is not set.
-    fn read(&self) -> Step<Option<Vec<u8>>> {
+    fn read(&self) -> Result<Option<Vec<u8>>, SecretError> {
         use std::os::unix::ffi::OsStringExt;
         let path = match &self.source {
             SecretSource::Variable(name) => {
@@ -104,10 +126,10 @@ impl Secret {
         };
         let unreadable = |why: &dyn std::fmt::Display| {
             let path = path.display();
-            Trouble::hinted(
-                format!("cannot read the secret {:?} from {path}: {why}", self.id),
-                format!("see --secret id={},src={path}", self.id),
-            )
+            SecretError {
+                text: format!("cannot read the secret {:?} from {path}: {why}", self.id),
+                hint: format!("see --secret id={},src={path}", self.id),
+            }
         };
         let mut bytes = Vec::new();
         let file = std::fs::File::open(path).map_err(|e| unreadable(&e))?;
@@ -118,6 +140,27 @@ impl Secret {
         }
         Ok(Some(bytes))
     }
+}
+
+/// Returns what servers are told, of those secrets that are meant for them.
+///
+/// # Errors
+/// Such a secret can't be read, or can't be sent.
+pub fn authorizations(secrets: &[Secret]) -> Result<Authorizations, SecretError> {
+    let mut all = Authorizations::default();
+    for secret in secrets {
+        if !Authorizations::is_meant(&secret.id) {
+            continue;
+        }
+        let Some(value) = secret.read()? else {
+            continue;
+        };
+        all.add(&secret.id, &value).map_err(|why| SecretError {
+            text: format!("cannot send the secret {:?} to a server: {why}", secret.id),
+            hint: format!("see --secret id={}", secret.id),
+        })?;
+    }
+    Ok(all)
 }
 
 /// Returns the secret of an id; nothing where none was given and none is required.

@@ -638,10 +638,7 @@ impl Selected<'_> {
 }
 
 fn bad_pattern(error: PatternError) -> Trouble {
-    Trouble::Message {
-        text: error.to_string(),
-        hint: error.hint(),
-    }
+    Trouble::maybe_hinted(error.to_string(), error.hint())
 }
 
 /// A walk that collects entries.

@@ -24,6 +24,8 @@ use crate::store::{Layer, Stack, StepRecord};
 pub(super) struct State {
     /// The layers that are in the store.
     pub(super) stack: Stack,
+    /// How many of them are the base's.
+    inherited: usize,
     /// Those that are on their way there.
     pub(super) pipeline: Option<Pipeline>,
     /// The trees of the latter, bottom first.
@@ -73,6 +75,8 @@ impl State {
 
 /// A stage that is built.
 pub(super) struct Finished {
+    /// How many layers are the base's.
+    pub(super) inherited: usize,
     pub(super) stack: Stack,
     pub(super) view: View,
     pub(super) config: ImageConfig,
@@ -230,6 +234,7 @@ impl Build<'_> {
         self.settle(&mut state).map_err(from_here)?;
         self.date_history(&mut state.config, inherited);
         Ok(Finished {
+            inherited: state.inherited,
             stack: state.stack,
             view: state.view,
             config: state.config,
@@ -335,6 +340,7 @@ impl Build<'_> {
         let base = Key::new("base").list(chain).finish();
         let mut state = State {
             view: self.shop.store.view(&stack)?,
+            inherited: stack.layers().len(),
             stack,
             pipeline: None,
             ahead: Vec::new(),

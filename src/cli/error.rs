@@ -104,9 +104,12 @@ macro_rules! plain {
 
 hinted!(
     crate::build::GivenError,
+    crate::build::SecretError,
     crate::archive::ArchiveError,
+    crate::archive::CacheSpecError,
     crate::archive::OutputError,
     crate::build::NamedSourceError,
+    crate::copy::CopyError,
     crate::fetch::LocationError,
     crate::image::ReferenceError,
     crate::layer::CompressorError,

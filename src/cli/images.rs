@@ -209,7 +209,7 @@ pub(super) fn rows_of(image: Image) -> Vec<Row> {
             Some(Row {
                 repository: reference.familiar_repository(),
                 tag: reference.tag().unwrap_or("<none>").to_owned(),
-                manifest: record.manifest.clone(),
+                manifest: record.digest().cloned(),
                 image: image.clone(),
             })
         })

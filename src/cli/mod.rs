@@ -3,6 +3,10 @@
 mod build;
 mod builder;
 mod check;
+mod cleaning;
+mod config;
+mod connection;
+mod copy;
 mod doctor;
 mod du;
 mod error;
@@ -17,7 +21,9 @@ mod listing;
 mod load;
 mod login;
 mod logout;
+mod manifest;
 mod packing;
+mod place;
 mod prune;
 mod pull;
 mod push;
@@ -79,10 +85,15 @@ enum Command {
     Builder(builder::Arguments),
     /// Look for likely mistakes in a Dockerfile, or explain one
     Check(check::Arguments),
+    /// Copy an image between registries, layouts, archives and the store, as it is
+    Copy(copy::Arguments),
     /// Say what this machine allows, and what would help
     Doctor(doctor::Arguments),
     /// Show what takes how much of the disk
     Du(du::Arguments),
+    /// Remove what commands have left in the trash, for their own use
+    #[command(hide = true)]
+    EmptyTrash(cleaning::Arguments),
     /// Verify all blobs, layers, names and records of the store
     Fsck(fsck::Arguments),
     /// Show the history of an image
@@ -101,6 +112,8 @@ enum Command {
     Login(login::Arguments),
     /// Log out from a registry
     Logout(logout::Arguments),
+    /// Put images for several platforms together as one: create, add, push …
+    Manifest(manifest::Arguments),
     /// Remove what is not needed: dangling images, build cache, leftovers
     Prune(prune::Arguments),
     /// Download an image from a registry
@@ -139,8 +152,10 @@ pub fn main() -> ExitCode {
         Command::Build(arguments) => build::run(&arguments, root),
         Command::Builder(arguments) => builder::run(&arguments, root),
         Command::Check(arguments) => check::run(&arguments, root),
+        Command::Copy(arguments) => copy::run(&arguments, root),
         Command::Doctor(arguments) => doctor::run(&arguments, root),
         Command::Du(arguments) => du::run(&arguments, root),
+        Command::EmptyTrash(arguments) => cleaning::run(&arguments, root),
         Command::Fsck(arguments) => fsck::run(&arguments, root),
         Command::History(arguments) => history::run(&arguments, root),
         Command::Image(arguments) => image::run(&arguments, root),
@@ -150,6 +165,7 @@ pub fn main() -> ExitCode {
         Command::Load(arguments) => load::run(&arguments, root),
         Command::Login(arguments) => login::run(&arguments),
         Command::Logout(arguments) => logout::run(&arguments),
+        Command::Manifest(arguments) => manifest::run(&arguments, root),
         Command::Prune(arguments) => prune::run(&arguments, root),
         Command::Pull(arguments) => pull::run(&arguments, root),
         Command::Push(arguments) => push::run(&arguments, root),

@@ -126,6 +126,7 @@ impl Request<'_> {
             until,
             labels,
             keep: self.keep,
+            ..PruneOptions::default()
         };
         if !self.common.force && !agreed(&self.warning())? {
             return Err(CliError::message(format!(
@@ -286,7 +287,7 @@ fn duration(text: &str) -> Option<Duration> {
 }
 
 /// Parses a size as docker does: `10GB`, `512mb`, `1.5GiB`, `1000`.
-fn size(text: &str) -> std::result::Result<u64, String> {
+pub(super) fn size(text: &str) -> std::result::Result<u64, String> {
     let digits = text
         .find(|c: char| !c.is_ascii_digit() && c != '.')
         .unwrap_or(text.len());

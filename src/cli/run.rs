@@ -155,11 +155,11 @@ fn find_or_pull(workshop: &Workshop, arguments: &Arguments) -> Result<(ImageConf
     let reference: Reference = arguments.image.parse()?;
     let client = workshop.client(false)?;
     let any = arguments.platform.is_some();
-    let pulled = workshop.transfer(false, ui::Mode::Auto, |transfer| {
+    let (_, pulled) = workshop.transfer(false, ui::Mode::Auto, |transfer| {
         transfer.reporter.report(crate::event::Event::Info {
             message: format!("{} is not in the store: pulling it", reference.familiar()),
         });
-        transfer::pull(transfer, &client, &reference, &platform, any)
+        transfer::pull_named(transfer, &client, &arguments.image, &platform, any)
     })?;
     Ok((pulled.config, pulled.stack))
 }

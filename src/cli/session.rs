@@ -4,13 +4,12 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::mpsc::channel;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kiln_runtime::{Builder, HostHelper};
 
-use super::{CliError, Result, interrupt};
-use crate::image::{Digest, Platform};
+use super::{CliError, Result, cleaning, interrupt};
+use crate::image::{Digest, Platform, Reference};
 use crate::layer::Ownership;
 use crate::registry::{
     CertificateDirectories, Client, ClientOptions, CredentialPaths, Credentials, HelperRunner,
@@ -43,13 +42,22 @@ pub(super) fn store_root(root: Option<PathBuf>) -> Result<PathBuf> {
 
 /// Opens the store for commands that touch no files of layers.
 pub(super) fn open_store(root: Option<PathBuf>) -> Result<Store> {
-    Ok(Store::open(&store_root(root)?)?)
+    Ok(Store::open(&store_root(root)?)?.with_short_names(short_names))
+}
+
+/// Returns what `registries.conf` lets a name without a registry stand for. A file that can't be
+/// used is an error where a registry is asked, not here.
+fn short_names(text: &str) -> Vec<Reference> {
+    Registries::load(&RegistriesPaths::from_environment())
+        .ok()
+        .and_then(|registries| registries.candidates(text).ok())
+        .unwrap_or_default()
 }
 
 /// Opens the store for a look where there is one, and makes none.
 pub(super) fn open_store_if_there(root: Option<PathBuf>) -> Option<Store> {
     let root = store_root(root).ok().filter(|root| root.is_dir())?;
-    Store::open(&root).ok()
+    Some(Store::open(&root).ok()?.with_short_names(short_names))
 }
 
 /// A command's hold on the store, within the builder's namespace.
@@ -60,26 +68,14 @@ pub(super) struct Workshop {
     lease: Option<Lock>,
 }
 
-/// How long the end of a command waits for what it left to be removed.
-const CLEANING: Duration = Duration::from_secs(1);
-
-/// How often a command that was interrupted tries to remove what it left.
-const ATTEMPTS: usize = 20;
+/// How long a command that was interrupted waits for its threads, which may put something into
+/// directories that are removed.
+const LAST_THREADS: Duration = Duration::from_millis(100);
 
 impl Drop for Workshop {
     fn drop(&mut self) {
         self.session.abandon();
-        if !self.store.has_trash() {
-            return;
-        }
-        let store = self.store.clone();
-        let (done, cleaned) = channel();
-        std::thread::spawn(move || {
-            store.empty_trash();
-            let _ = done.send(());
-        });
-        // What is not gone by then is left to the next kiln.
-        let _ = cleaned.recv_timeout(CLEANING);
+        cleaning::clean(&self.store);
     }
 }
 
@@ -91,23 +87,23 @@ impl Workshop {
         interrupt::block();
         let builder = Builder::enter()?;
         interrupt::watch();
-        let store = Store::open(&root)?.with_form(form(&builder))?;
+        let store = Store::open(&root)?
+            .with_short_names(short_names)
+            .with_form(form(&builder))?;
         let lease = store.lease()?;
         store.sweep()?;
+        cleaning::hand_over(&store);
         let session = Arc::new(store.session());
         let doomed = (session.clone(), store.clone());
         interrupt::on_interrupt(move || {
             let (session, store) = doomed;
             session.abandon();
-            // Threads that are extracting may go on for a moment, in directories that they
-            // have open.
-            for _ in 0..ATTEMPTS {
-                store.empty_trash();
-                if !store.has_trash() {
-                    break;
-                }
+            let begun = Instant::now();
+            while store.has_trash() && begun.elapsed() < LAST_THREADS {
+                cleaning::clean(&store);
                 std::thread::sleep(Duration::from_millis(5));
             }
+            cleaning::hand_over(&store);
         });
         Ok(Workshop {
             store,
@@ -260,6 +256,7 @@ impl Workshop {
     /// Gives up the hold and the session: from here on, nothing can be added to the store.
     pub(super) fn give_up(&mut self) {
         self.session.abandon();
+        self.store.end_uses();
         self.release();
     }
 
@@ -268,8 +265,7 @@ impl Workshop {
         drop(self.lease.take());
     }
 
-    /// Gives up the hold, and removes what nothing refers to any more, unless another process
-    /// uses the store: then that is left to a later one.
+    /// Gives up the hold, and removes what nothing refers to and no process uses any more.
     pub(super) fn collect(mut self) -> Result<()> {
         self.give_up();
         self.store.collect()?;

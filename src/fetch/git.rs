@@ -8,6 +8,7 @@
 
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use kiln_runtime::{HostCommand, OUTPUT_LIMIT};
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
@@ -70,6 +71,8 @@ struct Repository<'a> {
     fetcher: &'a Fetcher<'a>,
     remote: &'a str,
     is_local: bool,
+    /// What servers are told, by the beginnings of their URLs.
+    authorizations: Rc<[(String, String)]>,
 }
 
 impl Fetcher<'_> {
@@ -174,6 +177,7 @@ impl Fetcher<'_> {
             fetcher: self,
             remote: &location.remote,
             is_local: location.is_local,
+            authorizations: self.authorizations.of_repository(&location.remote).into(),
         }
     }
 }
@@ -233,13 +237,25 @@ impl Repository<'_> {
             Config::None => None,
         };
         let count: u32 = given.and_then(|count| count.parse().ok()).unwrap_or(0);
+        let mut hidden = vec![("remote.origin.url".to_owned(), self.remote.to_owned())];
+        if config == Config::User {
+            hidden.extend(self.authorizations.iter().map(|(base, value)| {
+                let header = format!("Authorization: {value}");
+                (format!("http.{base}.extraHeader"), header)
+            }));
+        }
         let mut command = HostCommand::new("git")
             .env("GIT_TERMINAL_PROMPT", "0")
             .env("LC_ALL", "C")
-            .env("GIT_CONFIG_COUNT", &count.saturating_add(1).to_string())
-            .env(&format!("GIT_CONFIG_KEY_{count}"), "remote.origin.url")
-            .env(&format!("GIT_CONFIG_VALUE_{count}"), self.remote)
             .umask(0o022);
+        let mut last = count;
+        for (key, value) in &hidden {
+            command = command
+                .env(&format!("GIT_CONFIG_KEY_{last}"), key)
+                .env(&format!("GIT_CONFIG_VALUE_{last}"), value);
+            last = last.saturating_add(1);
+        }
+        command = command.env("GIT_CONFIG_COUNT", &last.to_string());
         // Behind a progress display, a question of ssh would never be seen.
         if config == Config::User && self.is_ssh() && self.fetcher.is_ssh_plain() {
             command = command.env("GIT_SSH_COMMAND", "ssh -o BatchMode=yes");
@@ -341,7 +357,8 @@ impl Repository<'_> {
         ]) {
             Some(
                 "the repository does not exist or is private: git's credential helpers and the \
-                 ssh agent are asked, but no question can be answered",
+                 ssh agent are asked, but no question can be answered; a token is given with \
+                 --secret id=GIT_AUTH_TOKEN,env=VARIABLE",
             )
         } else if said(&[
             "Could not resolve host",
@@ -528,6 +545,7 @@ impl Repository<'_> {
                 fetcher: self.fetcher,
                 remote: &remote,
                 is_local: false,
+                authorizations: self.authorizations.clone(),
             };
             let commit = Commit::of_id(&id);
             submodule.fetch(&below, &commit)?;

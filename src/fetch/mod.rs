@@ -5,6 +5,7 @@
 //! below a descriptor, and git runs on the host, as `git.rs` says.
 
 mod archive;
+mod authorization;
 mod git;
 mod location;
 mod submodule;
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 use kiln_runtime::HostHelper;
 
 pub use archive::begins_archive;
+pub use authorization::Authorizations;
 pub use git::Commit;
 pub use location::{GitLocation, Location, LocationError};
 pub use url::{Fetched, name_of_url};
@@ -34,6 +36,8 @@ pub struct Fetcher<'a> {
     pub host: &'a HostHelper,
     /// Reads URLs.
     pub web: &'a Web,
+    /// What servers are told.
+    pub authorizations: &'a Authorizations,
 }
 
 /// Why something could not be fetched.

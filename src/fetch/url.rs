@@ -71,7 +71,8 @@ impl Fetcher<'_> {
             conditions = Validators::default();
         }
         let shown = shown_url(url);
-        let taken = self.web.get(url, &conditions, |answer| {
+        let authorization = self.authorizations.of_url(url);
+        let taken = self.web.get(url, authorization, &conditions, |answer| {
             let Some(mut body) = answer.body else {
                 return Ok(Ok(None));
             };

@@ -5,10 +5,11 @@ use std::io::Read;
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt as _;
 
+use super::attributes::Attributes;
 use super::reader::{Entry, EntryKind, TarReader};
 use super::sparse::Segment;
 use super::stat::{Device, FileKind};
-use super::writer::{Attributes, LayerWriter, Style, Written};
+use super::writer::{LayerWriter, Style, Written};
 use super::{Call as _, LayerError, Ownership, View, escape, path, whiteout};
 
 /// How much an archive may hold.

@@ -17,6 +17,7 @@ mod acl;
 mod ahead;
 mod apply;
 mod assemble;
+mod attributes;
 mod capability;
 mod compression;
 mod compressor;
@@ -48,6 +49,7 @@ use std::io;
 pub use ahead::decode_beside;
 pub use apply::{Applied, ApplyMode, ApplyOptions, Limits, apply};
 pub use assemble::{Assembled, Assembly, Content, Plan};
+pub use attributes::Attributes;
 pub use compression::Compression;
 pub use compressor::{Compressor, CompressorError, Encoder};
 pub(crate) use copy::copy as copy_content;
@@ -62,7 +64,7 @@ pub use path::{escape, unescape};
 pub use stat::{Device, FileKind, Stat, Timestamp};
 pub use stream::{StreamStats, write_merged_tar, write_tar};
 pub use view::{DirEntry, Node, Opener, ResolvedPath, View};
-pub use writer::{Attributes, LayerWriter, Written};
+pub use writer::{LayerWriter, Written};
 pub use xattr::Xattrs;
 
 /// Why a layer could not be read, extracted or written.

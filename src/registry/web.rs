@@ -97,8 +97,8 @@ impl WebError {
                 "check the spelling: the server has nothing there"
             }
             WebReason::Status(StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
-                "the server wants to know who asks: fetch it in a RUN with --mount=type=secret, \
-                 so that no password is left in the image"
+                "the server wants to know who asks: give a token with --secret \
+                 id=HTTP_AUTH_TOKEN_HOST,env=VARIABLE"
             }
             WebReason::Status(status) if status.is_server_error() => {
                 "the server has a problem of its own: try again later"
@@ -202,13 +202,16 @@ impl Web {
     }
 
     /// Gets a URL, unless it is still what `known` says, and hands the answer to `take`. That
-    /// is called again, with a new answer, where the connection breaks while it reads.
+    /// is called again, with a new answer, where the connection breaks while it reads. The
+    /// server, and no other that it may lead to, gets the `authorization`, unless the URL has
+    /// a user.
     ///
     /// # Errors
     /// See [`WebError`]; an error of `take` that is not the connection's ends it.
     pub fn get<T>(
         &self,
         url: &str,
+        authorization: Option<String>,
         known: &Validators,
         mut take: impl FnMut(WebAnswer) -> io::Result<T>,
     ) -> Result<T, WebError> {
@@ -227,7 +230,7 @@ impl Web {
                 let encoded = STANDARD.encode(percent_decoded(&user));
                 (format!("{scheme}{rest}"), Some(format!("Basic {encoded}")))
             }
-            None => (bare.to_owned(), None),
+            None => (bare.to_owned(), authorization),
         };
         let uri = parse_url(&escaped(&bare)).ok_or_else(|| error(WebReason::Unusable))?;
         let mut headers: Vec<(HeaderName, String)> = Vec::new();

@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 use std::path::PathBuf;
 
 use super::growth::{Announcer, GrowingBlob};
+use super::uses::Kind;
 use super::{IoContext, Result, Session, Store, StoreError};
 use crate::image::{Digest, Hasher};
 
@@ -81,6 +82,7 @@ impl BlobWriter {
             Name::Known(digest) => digest,
         };
         let target = self.store.blob_path(&digest);
+        self.store.uses(Kind::Blob, digest.hex());
         fs::rename(&self.path, &target).at("cannot publish", &target)?;
         if let Some(announcer) = self.announcer {
             announcer.end(digest.clone(), self.size);
@@ -97,8 +99,9 @@ impl Store {
             .join(digest.hex())
     }
 
-    /// Tells whether a blob is here.
+    /// Tells whether a blob is here; then it stays as long as this process lives.
     pub fn has_blob(&self, digest: &Digest) -> bool {
+        self.uses(Kind::Blob, digest.hex());
         self.blob_path(digest).exists()
     }
 
@@ -161,6 +164,7 @@ impl Store {
     /// Disk full, and the like.
     pub fn write_document_as(&self, digest: &Digest, bytes: &[u8]) -> Result<()> {
         let path = self.blob_path(digest);
+        self.uses(Kind::Blob, digest.hex());
         // After a crash there may be one whose bytes were lost: reading tells.
         if self.read_document(digest).is_ok() {
             return Ok(());
@@ -174,6 +178,7 @@ impl Store {
     /// [`StoreError::NoBlob`], or [`StoreError::Damaged`] where the digest is another.
     pub fn read_document(&self, digest: &Digest) -> Result<Vec<u8>> {
         let path = self.blob_path(digest);
+        self.uses(Kind::Blob, digest.hex());
         let bytes = super::files::read_bounded(&path, DOCUMENT_LIMIT)?
             .ok_or_else(|| StoreError::NoBlob(digest.clone()))?;
         let mut hasher = Hasher::new(digest.algorithm());
@@ -194,6 +199,7 @@ impl Store {
     /// [`StoreError::NoBlob`].
     pub fn open_blob(&self, digest: &Digest) -> Result<File> {
         let path = self.blob_path(digest);
+        self.uses(Kind::Blob, digest.hex());
         match File::open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 Err(StoreError::NoBlob(digest.clone()))

@@ -1,6 +1,7 @@
 //! Step records: what a step came to. They lie by a hash of its inputs, then by what was below
 //! it: whether it can have been done anywhere is seen without knowing what lies below.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -21,6 +22,8 @@ pub struct StepRecord {
 
 /// A record and its file.
 pub(super) struct StepFile {
+    /// The hash of what the step was given.
+    pub(super) inputs: String,
     /// What the step was done on.
     pub(super) below: Option<ChainId>,
     /// What it came to.
@@ -81,7 +84,9 @@ impl Store {
     /// Returns what is remembered of a context's files. What can't be read is nothing.
     pub fn stat_cache(&self, name: &str) -> Option<Vec<u8>> {
         let path = self.dir("stat").join(name);
-        super::files::read_bounded(&path, STAT_CACHE_LIMIT).ok()?
+        let bytes = super::files::read_bounded(&path, STAT_CACHE_LIMIT).ok()??;
+        super::files::touch(&path);
+        Some(bytes)
     }
 
     /// Remembers what is known of a context's files.
@@ -113,6 +118,22 @@ impl Store {
         }
     }
 
+    /// Returns what is recorded of steps that came to one of some layers: the hash of what
+    /// each was given, what it was done on, and its record.
+    ///
+    /// # Errors
+    /// A directory can't be read.
+    pub fn steps_leading_to(
+        &self,
+        layers: &BTreeSet<&DiffId>,
+    ) -> Result<Vec<(String, Option<ChainId>, StepRecord)>> {
+        let files = self.step_files()?.into_iter();
+        let leading = files.filter(|file| layers.contains(&file.record.diff_id));
+        Ok(leading
+            .map(|file| (file.inputs, file.below, file.record))
+            .collect())
+    }
+
     pub(super) fn step_records(&self) -> Result<Vec<StepRecord>> {
         let files = self.step_files()?;
         Ok(files.into_iter().map(|file| file.record).collect())
@@ -122,7 +143,7 @@ impl Store {
     pub(super) fn step_files(&self) -> Result<Vec<StepFile>> {
         let mut records = Vec::new();
         for inputs in super::files::names(&self.dir("cache"))? {
-            let directory = self.dir("cache").join(inputs);
+            let directory = self.dir("cache").join(&inputs);
             if !directory.is_dir() {
                 continue;
             }
@@ -136,6 +157,7 @@ impl Store {
                     continue;
                 }
                 records.push(StepFile {
+                    inputs: inputs.clone(),
                     below: chain_id,
                     record,
                     path,

@@ -175,7 +175,8 @@ pub(super) fn tree_bytes(path: &Path) -> u64 {
     bytes
 }
 
-fn modified(path: &Path) -> SystemTime {
+/// Returns when a file was changed or touched last.
+pub(super) fn modified(path: &Path) -> SystemTime {
     fs::symlink_metadata(path)
         .and_then(|meta| meta.modified())
         .unwrap_or(SystemTime::UNIX_EPOCH)

@@ -10,6 +10,7 @@ use nix::sys::stat::Mode;
 use serde::{Deserialize, Serialize};
 
 use super::files::unique_name;
+use super::uses::Kind;
 use super::{IoContext, Result, Store};
 use crate::image::{ChainId, Descriptor, DiffId};
 use crate::layer::{LayerDir, LayerMeta, View};
@@ -90,7 +91,10 @@ impl Stack {
 }
 
 /// The lock that trees are published and taken away under.
-const PUBLISHING: &str = "layers";
+pub(super) const PUBLISHING: &str = "layers";
+
+/// The lock that what is known of blobs is changed under.
+pub(super) const COMPRESSED: &str = "compressed";
 
 /// What the links of a layer lead to.
 #[derive(Default)]
@@ -153,9 +157,9 @@ impl Store {
             let Ok(target) = fs::read_link(&link) else {
                 continue;
             };
-            let directory = self
-                .dir("layers")
-                .join(target.file_name().unwrap_or_default());
+            let id = target.file_name().unwrap_or_default();
+            self.uses(Kind::Layer, &id.to_string_lossy());
+            let directory = self.dir("layers").join(id);
             if let Ok(Some(file)) =
                 super::files::read_json::<LayerFile>(&directory.join("layer.json"))
                 && file.meta.diff_id == *diff_id
@@ -249,6 +253,7 @@ impl Store {
         };
         super::files::write_json(&staged.join("layer.json"), &file)?;
         let id = unique_name();
+        self.uses(Kind::Layer, &id);
         let directory = self.dir("layers").join(&id);
         fs::rename(staged, &directory).at("cannot publish", &directory)?;
         std::os::unix::fs::symlink(Path::new("../../layers").join(&id), &link)
@@ -319,7 +324,9 @@ impl Store {
     pub fn compressed(&self, diff_id: &DiffId) -> Vec<CompressedBlob> {
         let mut blobs = self.recorded_blobs(diff_id);
         blobs.retain(|blob| {
-            let path = self.blob_path(&blob.descriptor.digest);
+            let digest = &blob.descriptor.digest;
+            self.uses(Kind::Blob, digest.hex());
+            let path = self.blob_path(digest);
             fs::metadata(path).is_ok_and(|m| m.len() == blob.descriptor.size)
         });
         blobs
@@ -330,7 +337,7 @@ impl Store {
     /// # Errors
     /// Disk full, and the like.
     pub fn add_compressed(&self, diff_id: &DiffId, blob: CompressedBlob) -> Result<()> {
-        let _lock = self.lock("compressed")?;
+        let _lock = self.lock(COMPRESSED)?;
         let mut blobs = self.recorded_blobs(diff_id);
         blobs
             .retain(|b| b.how != blob.how || b.descriptor.media_type != blob.descriptor.media_type);

@@ -4,19 +4,25 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::layers::boot_id;
+use super::uses::{Claim, Kind};
 use super::{IoContext, Result, Store};
 use crate::image::ChainId;
+
+fn merged_name(chain_id: &ChainId) -> String {
+    format!("{}-{}", chain_id.0.hex(), boot_id())
+}
 
 impl Store {
     /// Where the merged tree of a stack is. It counts in this boot only, since it is never
     /// waited for that it lies on the disk.
     fn merged_path(&self, chain_id: &ChainId) -> PathBuf {
         let forms = self.dir("merged").join(&self.form().name);
-        forms.join(format!("{}-{}", chain_id.0.hex(), boot_id()))
+        forms.join(merged_name(chain_id))
     }
 
     /// Returns the tree of all layers up to `chain_id`, where it was merged before.
     pub fn merged(&self, chain_id: &ChainId) -> Option<PathBuf> {
+        self.uses(Kind::Merged, &merged_name(chain_id));
         Some(self.merged_path(chain_id).join("fs")).filter(|tree| tree.is_dir())
     }
 
@@ -26,6 +32,7 @@ impl Store {
     /// # Errors
     /// Disk full, and the like.
     pub fn publish_merged(&self, chain_id: &ChainId, staged: &Path) -> Result<PathBuf> {
+        self.uses(Kind::Merged, &merged_name(chain_id));
         let place = self.merged_path(chain_id);
         let forms = place.parent().unwrap_or(&place);
         fs::create_dir_all(forms).at("cannot create", forms)?;
@@ -36,10 +43,15 @@ impl Store {
         Ok(place.join("fs"))
     }
 
-    /// Moves all merged trees to the trash. No process uses the store.
-    pub(super) fn remove_merged(&self) -> Result<()> {
+    /// Moves all merged trees to the trash that nobody uses: they are made again.
+    pub(super) fn remove_merged(&self, claim: &Claim) -> Result<()> {
         for form in super::files::names(&self.dir("merged"))? {
-            self.trash(&self.dir("merged").join(form))?;
+            let form = self.dir("merged").join(form);
+            for name in super::files::names(&form)? {
+                if claim.take(Kind::Merged, &name) {
+                    self.trash(&form.join(name))?;
+                }
+            }
         }
         Ok(())
     }

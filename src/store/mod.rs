@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! refs/<encoded name>        a name and its image
+//! lists/<encoded name>       an index that `kiln manifest` puts together
 //! images/<hex>               an image by its config digest: when it came here
 //! blobs/sha256/<hex>         manifests, configs, layers as pulled or compressed for export
 //! compressed/<diff_id hex>   which blobs hold a layer, by compression
@@ -17,7 +18,8 @@
 //! urls/<hex>                 what URLs gave, by their own digest
 //! tmp/<session>/             work of one process, with a lock that it holds
 //! trash/                     what is being removed
-//! locks/                     lock files, never renamed; `steps` has a byte for each step
+//! locks/                     lock files, never renamed; `steps` has a byte for each step, `uses`
+//!                            one for each layer or blob that a process uses
 //! ```
 //!
 //! Data is written below `tmp/` and renamed; references are published last. After a crash
@@ -32,11 +34,14 @@ mod growth;
 mod images;
 mod inventory;
 mod layers;
+mod limit;
+mod lists;
 mod merged;
 mod mounts;
 mod prune;
 mod session;
 mod urls;
+mod uses;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -49,12 +54,14 @@ pub use growth::GrowingBlob;
 pub use images::{Image, RefRecord, Removed};
 pub use inventory::{Amount, CacheItem, CacheKind, Inventory};
 pub use layers::{CompressedBlob, Layer, Stack};
+pub use limit::Shrunk;
+pub use lists::ListRecord;
 pub use mounts::{MOUNTED, Snapshot};
 pub use prune::{Extent, LabelFilter, PruneOptions, Pruned};
 pub use session::{Lock, Session, StepLock};
 pub use urls::UrlRecord;
 
-use crate::image::{Digest, ReferenceError};
+use crate::image::{Digest, Reference, ReferenceError};
 use crate::layer::Ownership;
 
 /// A store with less room than this counts as full, in bytes.
@@ -80,7 +87,9 @@ const DIRECTORIES: [&str; 12] = [
 ];
 
 /// What a store has once it is needed.
-const LATER: [&str; 6] = ["contexts", "logs", "merged", "mounts", "traces", "urls"];
+const LATER: [&str; 7] = [
+    "contexts", "lists", "logs", "merged", "mounts", "traces", "urls",
+];
 
 /// What is removed last of a store: what has them is one.
 const LAST: [&str; 3] = ["layers", "refs", "locks"];
@@ -190,7 +199,13 @@ pub struct Form {
 pub struct Store {
     root: PathBuf,
     form: Form,
+    /// Absent for one who collects.
+    uses: Option<uses::Uses>,
+    short_names: ShortNames,
 }
+
+/// What a name without a registry may stand for, beside docker.io's repository.
+pub type ShortNames = fn(&str) -> Vec<Reference>;
 
 impl Store {
     /// Opens the store in a directory, which is made where it is missing. Trees are stored as
@@ -204,7 +219,12 @@ impl Store {
             ownership: Ownership::Single,
             name: "single".to_owned(),
         };
-        let store = Store { root, form };
+        let store = Store {
+            root,
+            form,
+            uses: Some(uses::Uses::default()),
+            short_names: |_| Vec::new(),
+        };
         // A store of an earlier kiln may lack some.
         if DIRECTORIES.iter().any(|name| !store.dir(name).is_dir()) {
             files::create_private_dir(&store.root)?;
@@ -246,6 +266,14 @@ impl Store {
         }
         files::remove_tree(&self.root)?;
         Ok(true)
+    }
+
+    /// Returns the store with further meanings of names without a registry.
+    pub fn with_short_names(self, short_names: ShortNames) -> Store {
+        Store {
+            short_names,
+            ..self
+        }
     }
 
     /// Returns the store with trees of another form.

@@ -25,8 +25,14 @@ pub struct Snapshot {
     _lock: Option<Lock>,
 }
 
-fn lock_name(key: &str) -> String {
+/// Returns the lock of a snapshot.
+pub(super) fn snapshot_lock(key: &str) -> String {
     format!("context-{key}")
+}
+
+/// Returns the lock of a cache directory.
+pub(super) fn cache_lock(name: &str) -> String {
+    format!("cache-{name}")
 }
 
 impl Store {
@@ -41,6 +47,18 @@ impl Store {
         let fd = directory.as_fd().try_clone_to_owned();
         let layer = LayerDir::new(fd.at("cannot open", fs)?, self.form().ownership);
         Ok(View::new(vec![layer]))
+    }
+
+    /// Takes the lock of a cache directory, alone or together with others, or returns nothing
+    /// where that can't be had now. Under it, the directory stays.
+    ///
+    /// # Errors
+    /// The lock file can't be made.
+    pub fn try_lock_cache(&self, name: &str, alone: bool) -> Result<Option<Lock>> {
+        match alone {
+            true => self.try_lock(&cache_lock(name)),
+            false => self.try_lock_shared(&cache_lock(name)),
+        }
     }
 
     /// Returns where the tree of a cache mount is, if it is there.
@@ -77,7 +95,7 @@ impl Store {
         if !slot.is_dir() {
             return Ok(None);
         }
-        let lock = self.lock_shared(&lock_name(key))?;
+        let lock = self.lock_shared(&snapshot_lock(key))?;
         // It may have gone before the lock was there.
         if slot.join("fs").join(MOUNTED).symlink_metadata().is_err() {
             return Ok(None);
@@ -108,7 +126,7 @@ impl Store {
     pub fn publish_snapshot(&self, key: &str, staged: &Path) -> Result<Snapshot> {
         let dir = self.form_dir("contexts")?;
         let slot = dir.join(key);
-        let lock = self.lock_shared(&lock_name(key))?;
+        let lock = self.lock_shared(&snapshot_lock(key))?;
         match fs::rename(staged, &slot) {
             Err(_) if slot.is_dir() => self.trash(staged)?,
             other => other.at("cannot publish", &slot)?,
@@ -131,19 +149,21 @@ impl Store {
         by_use.sort();
         let surplus = by_use.len().saturating_sub(SNAPSHOTS);
         for (_, key) in by_use.into_iter().take(surplus) {
-            if let Some(_alone) = self.try_lock(&lock_name(&key))? {
+            if let Some(_alone) = self.try_lock(&snapshot_lock(&key))? {
                 self.trash(&dir.join(&key))?;
             }
         }
         Ok(())
     }
 
-    /// Moves all snapshots to the trash. No process uses the store.
+    /// Moves all snapshots to the trash that nobody uses.
     pub(super) fn remove_snapshots(&self) -> Result<()> {
         for form in super::files::names(&self.dir("contexts"))? {
             let dir = self.dir("contexts").join(form);
             for key in super::files::names(&dir)? {
-                self.trash(&dir.join(key))?;
+                if let Some(_alone) = self.try_lock(&snapshot_lock(&key))? {
+                    self.trash(&dir.join(key))?;
+                }
             }
         }
         Ok(())

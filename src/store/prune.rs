@@ -1,10 +1,10 @@
 //! Removal of what people can do without: images, and what only makes builds faster.
 
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::inventory::{CacheItem, CacheKind, Inventory};
-use super::{Image, Result, Store};
+use super::{Image, RefRecord, Result, Store};
 use crate::image::{ChainId, DiffId, Digest};
 
 /// How much of one sort goes.
@@ -30,6 +30,10 @@ pub struct PruneOptions {
     pub until: Option<SystemTime>,
     /// Only images with these labels; the cache has none, so nothing of it goes then.
     pub labels: Vec<LabelFilter>,
+    /// Only images that did not come and were not built within this time.
+    pub idle: Option<Duration>,
+    /// Whether cache stays that an image has too: to remove it frees nothing.
+    pub only_what_frees: bool,
     /// How many bytes of cache stay: what was used last. All else goes, whatever `cache` says.
     pub keep: Option<u64>,
 }
@@ -71,49 +75,86 @@ pub struct Pruned {
 }
 
 impl Store {
-    /// Removes images and cache, and all that nothing refers to then. Does nothing, and
-    /// returns nothing, while another process uses the store.
+    /// Removes images and cache, and all that nothing refers to then; nothing that a process
+    /// uses. Does nothing, and returns nothing, while the store is verified or removed.
     ///
     /// # Errors
     /// Something can't be read or removed.
     pub fn prune(&self, options: &PruneOptions) -> Result<Option<Pruned>> {
-        let Some(alone) = self.try_lock("use")? else {
+        let inventory = self.for_collection().inventory()?;
+        let Some(collection) = self.begin_collection()? else {
             return Ok(None);
         };
-        let inventory = self.inventory()?;
+        let store = &collection.store;
         let mut pruned = Pruned::default();
         let (doomed, left): (Vec<&Image>, Vec<&Image>) = inventory
             .images
             .iter()
             .partition(|image| options.wants(image));
         let cache = doomed_cache(&inventory, options, &doomed, &left);
+        // Names may have been given since.
+        let refs = store.references()?;
         for image in &doomed {
-            let removed = self.delete_image(image)?;
+            let refs: Vec<&RefRecord> = refs.iter().filter(|r| r.image == image.id).collect();
+            let has_name_now = options.images == Extent::Dangling && !refs.is_empty();
+            if has_name_now || !collection.is_free(&image.id) {
+                continue;
+            }
+            let removed = store.delete_image(&image.id, &refs)?;
             pruned.untagged.extend(removed.untagged);
             pruned.deleted.extend(removed.deleted);
         }
+        let used = collection.used_diff_ids()?;
         for item in cache {
-            // Layers and blobs are counted when they are collected.
-            if matches!(item.kind, CacheKind::Mount | CacheKind::Context) {
-                pruned.bytes += item.size;
+            let place = item.place.as_ref();
+            if place.is_some_and(|place| used.contains(&place.diff_id)) {
+                continue;
             }
-            for path in &item.paths {
-                self.trash(path)?;
+            // Layers and blobs are counted when they are collected.
+            match item.kind {
+                CacheKind::Mount | CacheKind::Context => match store.trash_tree(item)? {
+                    true => pruned.bytes += item.size,
+                    false => continue,
+                },
+                _ => {
+                    for path in &item.paths {
+                        store.trash(path)?;
+                    }
+                }
             }
             pruned.cache.push(item.id.clone());
         }
         pruned.cache.sort();
         if options.is_all_cache() {
             for name in ["stat", "traces"] {
-                for file in super::files::names(&self.dir(name))? {
-                    let path = self.dir(name).join(file);
+                for file in super::files::names(&store.dir(name))? {
+                    let path = store.dir(name).join(file);
                     pruned.bytes += super::inventory::tree_bytes(&path);
-                    self.trash(&path)?;
+                    store.trash(&path)?;
                 }
             }
         }
-        pruned.bytes += self.collect_alone(&alone)?.bytes;
+        pruned.bytes += collection.finish()?.bytes;
+        self.remove_leftovers()?;
         Ok(Some(pruned))
+    }
+
+    /// Moves the directory of a cache mount or of a snapshot to the trash, unless a step uses
+    /// it. Returns whether it did.
+    fn trash_tree(&self, item: &CacheItem) -> Result<bool> {
+        let mut is_free = true;
+        for path in &item.paths {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let lock = match item.kind {
+                CacheKind::Mount => super::mounts::cache_lock(&name),
+                _ => super::mounts::snapshot_lock(&name),
+            };
+            match self.try_lock(&lock)? {
+                Some(_alone) => self.trash(path)?,
+                None => is_free = false,
+            }
+        }
+        Ok(is_free)
     }
 }
 
@@ -123,7 +164,7 @@ impl PruneOptions {
         self.cache == Extent::All && !chosen
     }
 
-    fn wants(&self, image: &Image) -> bool {
+    pub(super) fn wants(&self, image: &Image) -> bool {
         let extent = match self.images {
             Extent::None => false,
             Extent::Dangling => image.refs.is_empty(),
@@ -135,7 +176,11 @@ impl PruneOptions {
                 .and_then(|text| text.parse::<jiff::Timestamp>().ok())
                 .is_none_or(|created| SystemTime::from(created) < until)
         });
-        extent && old && self.labels.iter().all(|label| label.matches(image))
+        let idle = self.idle.is_none_or(|idle| {
+            let since = SystemTime::now().duration_since(image.used);
+            since.is_ok_and(|since| since > idle)
+        });
+        extent && old && idle && self.labels.iter().all(|label| label.matches(image))
     }
 }
 
@@ -180,10 +225,11 @@ fn doomed_cache<'a>(
         .iter()
         .filter(|item| item.kind != CacheKind::Context)
         .collect();
-    let mut ledger = Ledger::new(&candidates, |item| match &item.place {
+    let of_image = |item: &CacheItem| match &item.place {
         Some(place) => kept_layers.contains(&place.diff_id),
         None => item.shared,
-    });
+    };
+    let mut ledger = Ledger::new(&candidates, of_image);
     // How many records stand on what a record leads to.
     let mut standing: BTreeMap<&ChainId, usize> = BTreeMap::new();
     for place in candidates.iter().filter_map(|item| item.place.as_ref()) {
@@ -208,7 +254,8 @@ fn doomed_cache<'a>(
             Some(keep) => ledger.bytes > keep,
             None => options.cache == Extent::All || dangling(item),
         };
-        if !wanted || options.until.is_some_and(|until| item.used >= until) {
+        let is_spared = options.only_what_frees && of_image(item);
+        if !wanted || is_spared || options.until.is_some_and(|until| item.used >= until) {
             continue;
         }
         ledger.remove(item);

@@ -62,6 +62,12 @@ impl Session {
         }
     }
 
+    /// Tells whether something was put there: a build that found all it needs has nothing.
+    pub fn has_work(&self) -> bool {
+        let place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
+        matches!(*place, Place::Directory { .. })
+    }
+
     /// Sets a directory aside, to be removed later.
     pub fn discard(&self, path: &Path) {
         // Where it can't be moved, it goes with the session.
@@ -221,7 +227,12 @@ impl Store {
 
     /// Tells whether there is something in the trash.
     pub fn has_trash(&self) -> bool {
-        super::files::names(&self.dir("trash")).is_ok_and(|names| !names.is_empty())
+        !self.trash_names().is_empty()
+    }
+
+    /// Returns what is in the trash.
+    pub fn trash_names(&self) -> Vec<String> {
+        super::files::names(&self.dir("trash")).unwrap_or_default()
     }
 
     /// Removes what is in the trash. Several processes may do so at once.

@@ -4,8 +4,8 @@
 use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use super::{Transfer, TransferError};
 use crate::event::{TransferOutcome, Verb};
@@ -13,7 +13,7 @@ use crate::image::{Algorithm, Descriptor, DiffId};
 use crate::layer::{
     Applied, ApplyMode, ApplyOptions, Digester, LayerMeta, Limits, View, apply, decode_beside,
 };
-use crate::store::{CompressedBlob, Stack};
+use crate::store::{CompressedBlob, Layer, Stack};
 
 /// How many layers are brought at once.
 const PARALLEL: usize = 4;
@@ -28,7 +28,7 @@ pub trait LayerSource: Sync {
     fn open(
         &self,
         layer: &Descriptor,
-        progress: std::sync::Arc<dyn Fn(u64) + Send + Sync>,
+        progress: Arc<dyn Fn(u64) + Send + Sync>,
     ) -> Result<Box<dyn Read + Send>, TransferError>;
 
     /// What is being done, for people.
@@ -115,7 +115,27 @@ pub fn bring_layers(
             None => extracted.push(None),
         }
     }
-    publish(transfer, layers, extracted)
+    publish(transfer, Stack::default(), layers, extracted)
+}
+
+/// Brings one layer into the store, on top of `below`. As [`bring_layers`].
+///
+/// # Errors
+/// It can't be read, or is not what it should be.
+pub fn bring_layer(
+    transfer: &Transfer<'_>,
+    below: &Stack,
+    layer: (Descriptor, DiffId),
+    source: &dyn LayerSource,
+) -> Result<Arc<Layer>, TransferError> {
+    let (descriptor, diff_id) = &layer;
+    if let Some(present) = transfer.store.layer(below.chain_id(), diff_id)? {
+        return Ok(present);
+    }
+    let extracted = vec![Some(fetch(transfer, descriptor, diff_id, source)?)];
+    let stack = publish(transfer, below.clone(), &[layer], extracted)?;
+    let published = stack.layers().last().cloned();
+    Ok(published.expect("a layer was published"))
 }
 
 /// Tells which layers are here already, in a tree that does not depend on what lies below or
@@ -244,10 +264,10 @@ fn extract(
 /// extracted again, now on top of what lies below.
 fn publish(
     transfer: &Transfer<'_>,
+    mut stack: Stack,
     layers: &[(Descriptor, DiffId)],
     extracted: Vec<Option<Extracted>>,
 ) -> Result<Stack, TransferError> {
-    let mut stack = Stack::default();
     for ((descriptor, diff_id), extracted) in layers.iter().zip(extracted) {
         let store = transfer.store;
         if let Some(layer) = store.layer(stack.chain_id(), diff_id)? {

@@ -64,8 +64,12 @@ impl Packing {
         }
     }
 
-    /// Tells whether a layer of a manifest is what is asked for, and here.
+    /// Tells whether a layer of a manifest under which an image came or went is here, and is
+    /// what is asked for. Who asks for nothing takes any.
     pub(super) fn takes(&self, store: &Store, diff_id: &DiffId, layer: &Descriptor) -> bool {
+        if !self.is_asked_for && !self.is_forced {
+            return store.has_blob(&layer.digest);
+        }
         let known = store.compressed(diff_id);
         let mut same = known.iter().filter(|b| b.descriptor.digest == layer.digest);
         same.any(|blob| self.accepts(blob))

@@ -1,5 +1,6 @@
 //! Images into a registry.
 
+use std::collections::HashMap;
 use std::io;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -10,7 +11,7 @@ use crate::event::TransferOutcome;
 use crate::event::Verb;
 use crate::image::{Descriptor, Digest, Manifest, ManifestKind, Reference, media_type};
 use crate::registry::{Client, Pushed, Reason, RegistryError};
-use crate::store::{Image, Layer, Stack};
+use crate::store::{Image, Layer, RefRecord, Stack, Store};
 
 /// How many blobs are uploaded at once.
 const PARALLEL: usize = 4;
@@ -39,10 +40,21 @@ pub fn manifest_of(
         return Ok(exported);
     }
     let stack = stack_of(transfer, image)?;
-    let layers = stack.layers().iter();
-    let layers = layers.map(|layer| packing.blob(transfer, layer));
-    let layers = layers.collect::<Result<_, _>>()?;
+    let layers = compress_layers(transfer, &stack, packing)?;
     new_manifest(transfer, image, layers)
+}
+
+/// Returns a blob of each layer: as it came, as it was compressed before, or compressed now.
+///
+/// # Errors
+/// A layer can't be read, or the disk is full.
+pub fn compress_layers(
+    transfer: &Transfer<'_>,
+    stack: &Stack,
+    packing: &Packing,
+) -> Result<Vec<Descriptor>, TransferError> {
+    let layers = stack.layers().iter();
+    layers.map(|layer| packing.blob(transfer, layer)).collect()
 }
 
 /// Returns the manifest under which an image was pulled or pushed, if it still holds.
@@ -99,6 +111,33 @@ fn as_oci(mut layer: Descriptor) -> Descriptor {
     layer
 }
 
+/// Returns the repositories of a registry that have blobs of images that came from there or
+/// went there: a registry may take a blob from one for another.
+///
+/// # Errors
+/// The names can't be read.
+pub fn repositories(
+    store: &Store,
+    registry: &str,
+) -> Result<HashMap<Digest, Reference>, TransferError> {
+    let mut known = HashMap::new();
+    for record in store.references()? {
+        if let Ok(name) = record.name.parse::<Reference>()
+            && name.registry() == registry
+            && record.registered
+            && let Some(digest) = record.manifest
+            && let Ok(bytes) = store.read_document(&digest)
+            && let Ok(ManifestKind::Image(manifest)) = ManifestKind::parse(&bytes, None)
+        {
+            for blob in manifest.layers.iter().chain([&manifest.config]) {
+                let entry = known.entry(blob.digest.clone());
+                entry.or_insert_with(|| name.clone());
+            }
+        }
+    }
+    Ok(known)
+}
+
 /// Pushes an image: blobs that exist are skipped, layers that were never compressed are sent
 /// while they are, and the manifest comes last.
 ///
@@ -111,17 +150,11 @@ pub fn push(
     reference: &Reference,
     packing: &Packing,
 ) -> Result<Digest, TransferError> {
-    // A repository of the same registry that the base came from may have its layers.
-    let mount_from = image
-        .refs
-        .iter()
-        .filter_map(|r| r.name.parse::<Reference>().ok())
-        .find(|r| r.registry() == reference.registry() && r.repository() != reference.repository());
     let push = Push {
         transfer,
         client,
         reference,
-        mount_from,
+        elsewhere: repositories(transfer.store, reference.registry())?,
     };
     let exported = match known_manifest(transfer, image, packing) {
         Some(exported) => {
@@ -140,9 +173,13 @@ pub fn push(
     };
     let media_type = &exported.manifest.media_type;
     let digest = client.push_manifest(reference, media_type, &exported.bytes)?;
-    transfer
-        .store
-        .tag(reference, &image.id, Some(exported.digest))?;
+    transfer.store.write_reference(&RefRecord {
+        name: reference.to_string(),
+        image: image.id.clone(),
+        manifest: Some(exported.digest),
+        index: None,
+        registered: true,
+    })?;
     Ok(digest)
 }
 
@@ -185,7 +222,8 @@ struct Push<'a> {
     transfer: &'a Transfer<'a>,
     client: &'a Client,
     reference: &'a Reference,
-    mount_from: Option<Reference>,
+    /// Repositories of the registry that may have blobs.
+    elsewhere: HashMap<Digest, Reference>,
 }
 
 impl Push<'_> {
@@ -203,7 +241,7 @@ impl Push<'_> {
             self.reference,
             blob,
             &mut open,
-            self.mount_from.as_ref(),
+            self.elsewhere.get(&blob.digest),
             Some(reported.progress()),
         )?;
         reported.end(match pushed {

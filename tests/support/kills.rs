@@ -34,6 +34,9 @@ impl Random {
     }
 }
 
+/// How long the removal of what a command has left may take.
+const SWEEP: Duration = Duration::from_secs(20);
+
 /// What is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
@@ -97,6 +100,11 @@ pub fn names_in(kiln: &Kiln, directory: &str) -> Vec<String> {
 /// Panics unless nothing half-done is in a store.
 #[track_caller]
 pub fn assert_swept(kiln: &Kiln) {
+    // Large trees are removed behind the command that left them.
+    let deadline = Instant::now() + SWEEP;
+    while !names_in(kiln, "trash").is_empty() && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(10));
+    }
     for directory in ["tmp", "trash"] {
         let names = names_in(kiln, directory);
         assert!(names.is_empty(), "{directory}/ still has {names:?}");

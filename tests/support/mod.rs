@@ -37,6 +37,7 @@ mod authority;
 mod buildah;
 mod compare;
 mod faulty_registry;
+mod http;
 mod image;
 mod kills;
 mod kiln;
@@ -59,7 +60,7 @@ pub use image::Image;
 pub use kills::{
     Victim, assert_no_process_with, assert_swept, names_in, processes_with, unique_marker,
 };
-pub use kiln::Kiln;
+pub use kiln::{Kiln, assert_refused};
 pub use realistic::{Realistic, toolchain};
 pub use registry::{Bases, Registry};
 pub use repository::Repository;

@@ -238,13 +238,7 @@ impl Work<'_, '_> {
         step: &Running,
     ) -> Step<(String, Lock)> {
         let store = self.build.shop.store;
-        let try_lock = |slot: &str, alone: bool| {
-            let file = format!("cache-{slot}");
-            match alone {
-                true => store.try_lock(&file),
-                false => store.try_lock_shared(&file),
-            }
-        };
+        let try_lock = |slot: &str, alone: bool| store.try_lock_cache(slot, alone);
         if sharing == Sharing::Private {
             // The first that nobody uses.
             for number in 0u32.. {

@@ -44,8 +44,6 @@ const fn flag(name: &'static str, takes: Takes, then: Then) -> Flag {
     }
 }
 
-const CACHE_STAYS: &str =
-    "the cache is in the store: keep the store between builds (--root), it is plain files";
 const NO_CGROUPS: &str = "steps have no limits of memory or cpu";
 const NO_ATTESTATIONS: &str = "kiln makes no attestations";
 const ALWAYS_COMPRESSED: &str =
@@ -58,7 +56,7 @@ static FLAGS: &[Flag] = &[
     flag(
         "all-platforms",
         Switch,
-        Refuse("build once for each platform with --platform"),
+        Refuse("build once for each platform with --platform, and join them: kiln manifest create"),
     ),
     flag(
         "allow",
@@ -72,8 +70,6 @@ static FLAGS: &[Flag] = &[
     ),
     flag("attest", Value, Note(NO_ATTESTATIONS)),
     flag("builder", Value, Note("kiln is the only builder")),
-    flag("cache-from", Value, Note(CACHE_STAYS)),
-    flag("cache-to", Value, Note(CACHE_STAYS)),
     flag("cap-add", Value, Refuse(NO_MORE_RIGHTS)),
     flag(
         "cap-drop",
@@ -219,7 +215,7 @@ static FLAGS: &[Flag] = &[
         "manifest",
         Value,
         Refuse(
-            "build one image for each platform, and join them with a tool such as regctl or crane",
+            "build one image for each platform with a name of its own, and join them: kiln manifest create",
         ),
     ),
     Flag {

@@ -1,5 +1,6 @@
 //! `kiln build`.
 
+mod caches;
 mod call;
 mod foreign;
 mod settings;
@@ -13,16 +14,18 @@ use std::time::Duration;
 use call::{Call, Method};
 use foreign::Foreign;
 
+use super::prune::size;
 use super::run::NetworkChoice;
 use super::session::{self, Workshop, open_store_if_there};
 use super::tag::parse_tag;
-use super::{CliError, Result, interrupt, output_line};
+use super::{CliError, Result, config, interrupt, output_line};
 use crate::archive::{self, Destination, Output, OutputSpec};
 use crate::build::{self, Built, ConfigChanges, ContextSource, NamedSource, Options, Pull};
 use crate::dockerfile;
 use crate::event::{Event, Reporter};
 use crate::image::{Digest, Platform, Reference};
 use crate::registry::{Client, SetupError, Web};
+use crate::store::Shrunk;
 use crate::transfer::{self, Packing, Transfer};
 use crate::ui;
 
@@ -80,6 +83,15 @@ pub(super) struct Arguments {
     /// Don't take results of earlier builds that are older, as in 36h or 7d
     #[arg(long, value_name = "TIME", value_parser = parse_age)]
     cache_ttl: Option<Duration>,
+    /// Take steps that other machines did from a cache: type=local,src=DIR
+    #[arg(long, value_name = "SPEC")]
+    cache_from: Vec<String>,
+    /// Keep the steps of this build for other machines: type=local,dest=DIR[,mode=min|max]
+    #[arg(long, value_name = "SPEC")]
+    cache_to: Vec<String>,
+    /// Keep such a cache below a size, by removing what was used longest ago: 500MB, 10GB
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    cache_max_size: Option<u64>,
     /// How many steps may run at once [default: twice the processors, at least 4]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     jobs: Option<u32>,
@@ -223,6 +235,7 @@ fn examine(call: Call, options: &Options, root: Option<PathBuf>) -> Result<ExitC
 
 pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCode> {
     arguments.foreign.refuse()?;
+    let limit = config::store_limit()?;
     let (options, outputs) = options(arguments)?;
     let call = arguments.call();
     if call.method != Method::Build {
@@ -240,6 +253,7 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
     {
         session::probe_writable(path)?;
     }
+    let authorizations = build::authorizations(&options.secrets)?;
     let workshop = Workshop::enter(root)?;
     let mode = if arguments.quiet() {
         ui::Mode::Quiet
@@ -249,6 +263,11 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
     let progress = workshop.progress(mode);
     let reporter = progress.reporter();
     arguments.foreign.note(reporter.as_ref());
+    caches::note_elsewhere(
+        &arguments.cache_from,
+        &arguments.cache_to,
+        reporter.as_ref(),
+    );
     let client = || arguments.client(&workshop);
     let sandboxes = || workshop.sandboxes(reporter.as_ref());
     let cancel: Arc<build::Cancel> = Arc::default();
@@ -262,6 +281,7 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
         client: &client,
         host: workshop.builder.host(),
         web: Web::new(),
+        authorizations,
         sandboxes: &sandboxes,
         cancel: &cancel,
     };
@@ -274,6 +294,9 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
         (Ok(built), Ok(())) => push(arguments, &workshop, &reporter, built, &names),
         _ => Ok(None),
     };
+    if let Some(limit) = limit {
+        shrink(&workshop, limit, reporter.as_ref());
+    }
     progress.finish();
     let built = result?;
     written?;
@@ -298,6 +321,43 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
         output_line(&built.id.to_string())?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Brings the store below its limit, if this build has added to it. That it can't be is no reason
+/// for the build to fail.
+fn shrink(workshop: &Workshop, limit: u64, reporter: &dyn Reporter) {
+    if !workshop.session.has_work() {
+        return;
+    }
+    let size = ui::format::size;
+    match workshop.store.shrink(limit) {
+        Ok(None) => {}
+        Ok(Some(Shrunk { freed, usage })) => {
+            let message = format!(
+                "freed {}: the store was over its limit of {}",
+                size(freed),
+                size(limit)
+            );
+            reporter.report(Event::Info { message });
+            if usage > limit {
+                reporter.report(Event::Warning {
+                    message: format!(
+                        "the store still has {}, and its limit is {}",
+                        size(usage),
+                        size(limit)
+                    ),
+                    hint: Some(
+                        "kiln du says what takes it; images with a name stay until kiln rmi"
+                            .to_owned(),
+                    ),
+                });
+            }
+        }
+        Err(error) => reporter.report(Event::Warning {
+            message: format!("the store could not be brought below its limit: {error}"),
+            hint: error.hint(),
+        }),
+    }
 }
 
 /// Returns the names under which the image is pushed.
@@ -429,6 +489,9 @@ fn options(arguments: &Arguments) -> Result<(Options, Vec<OutputSpec>)> {
         no_cache: arguments.no_cache.unwrap_or(false),
         no_cache_filter: arguments.no_cache_filter.clone(),
         cache_ttl: arguments.cache_ttl,
+        cache_from: caches::sources(&arguments.cache_from)?,
+        cache_to: caches::destinations(&arguments.cache_to)?,
+        cache_max_size: arguments.cache_max_size,
         jobs: jobs(arguments.jobs),
         explain: arguments.explain,
         pull: arguments.pull.unwrap_or_default(),
@@ -523,8 +586,12 @@ fn platform(arguments: &Arguments) -> Result<Option<Platform>> {
         }
     };
     if text.contains(',') {
-        return Err(CliError::message("kiln builds for one platform at a time")
-            .hinted("build once for each of them, under names of their own"));
+        return Err(
+            CliError::message("kiln builds for one platform at a time").hinted(
+                "build once for each of them, under names of their own, and join them: \
+                     kiln manifest create LIST NAME...",
+            ),
+        );
     }
     Ok(Some(text.parse()?))
 }

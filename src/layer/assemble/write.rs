@@ -13,11 +13,11 @@ use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{Mode, UtimensatFlags, fchmod, futimens, mkdirat, utimensat};
 use nix::unistd::{Gid, Uid, fchown, linkat, symlinkat};
 
+use super::super::attributes::Tailor;
 use super::super::ownership::{Overrides, Ownership, Record};
 use super::super::stat::{Device, FileKind, Stat};
 use super::super::stream::{Part, Sink, StreamStats};
 use super::super::view::Opener;
-use super::super::writer::Tailor;
 use super::super::{Call as _, LayerError, View, Xattrs, copy, dir, path, xattr};
 use super::{Content, Plan, Planned};
 

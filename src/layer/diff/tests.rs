@@ -1,9 +1,9 @@
 use std::os::unix::fs::{MetadataExt as _, symlink};
 
 use super::*;
+use crate::layer::Attributes;
 use crate::layer::stat::Timestamp;
 use crate::layer::testing::{TestLayer, TestTar, content, names, ownership, stack, stream_names};
-use crate::layer::writer::Attributes;
 use crate::layer::{ApplyMode, ApplyOptions, LayerWriter, Limits, apply, write_tar};
 
 fn tar() -> TestTar {
