@@ -35,26 +35,42 @@ def note(text):
     print("   ", text, flush=True)
 
 
-def run(command, cwd=None, env=None, stdin=None):
-    """Runs a command; returns its seconds and its peak resident memory in MiB."""
+# A process inherits the peak of the one that forks it. So commands are started by a process that
+# is small and stays so: what it says of their memory is theirs.
+STARTER = """
+import json, os, sys, time
+for line in sys.stdin:
+    command, cwd, log = json.loads(line)
     started = time.monotonic()
-    with open(WORK / "log", "wb") as log:
-        process = subprocess.Popen(
-            [str(part) for part in command],
-            cwd=cwd,
-            env={**os.environ, **(env or {})},
-            stdin=stdin or subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-        # An upper bound of the memory: what this runner itself had before the exec counts too.
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            if cwd:
+                os.chdir(cwd)
+            os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
+            os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), 1)
+            os.dup2(1, 2)
+            os.execvp(command[0], command)
+        except OSError as error:
+            os.write(2, str(error).encode())
+        os._exit(127)
+    _, status, usage = os.wait4(pid, 0)
     seconds = time.monotonic() - started
-    if process.returncode != 0:
-        text = (WORK / "log").read_text(errors="replace")[-2000:]
-        raise Failed(f"{' '.join(map(str, command))}: exit code {process.returncode}\n{text}")
-    return seconds, usage.ru_maxrss / 1024
+    print(json.dumps([os.waitstatus_to_exitcode(status), seconds, usage.ru_maxrss]), flush=True)
+"""
+starter = subprocess.Popen([sys.executable, "-S", "-c", STARTER], text=True,
+                           stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+
+def run(command, cwd=None):
+    """Runs a command; returns its seconds and its peak resident memory in MiB."""
+    command, log = [str(part) for part in command], WORK / "log"
+    print(json.dumps([command, cwd and str(cwd), str(log)]), file=starter.stdin, flush=True)
+    code, seconds, peak = json.loads(starter.stdout.readline())
+    if code != 0:
+        text = log.read_text(errors="replace")[-2000:]
+        raise Failed(f"{' '.join(command)}: exit code {code}\n{text}")
+    return seconds, peak / 1024
 
 
 def shell(script, cwd=None):
@@ -194,10 +210,19 @@ def many_files():
 
 
 def fresh(path):
-    """Sets an old tree aside; removing it would disturb what is measured."""
+    """Sets an old tree aside, to be removed when nothing is measured."""
     if path.exists():
         path.rename(WORK / f"old.{time.monotonic_ns()}")
     return path
+
+
+def tidy():
+    """Removes what was set aside and what stores of one use hold: memory, on a tmpfs."""
+    spent = [p for kind in ("old", "push-store", "pull-store", "pull-peer", "chroot")
+             for p in WORK.glob(f"{kind}.*")]
+    if spent:
+        # They hold files of subordinate ids.
+        run([KILN, "--root", STORE, "unshare", "rm", "-rf", *spent])
 
 
 # ---- rows -----------------------------------------------------------------------------------
@@ -285,13 +310,17 @@ def steps():
 def big_layer():
     base()
     context = WORK / "big"
-    make = f"head -c {MEGABYTES << 20} /dev/urandom >"
-    write(context / "Dockerfile", f"FROM bench-base\nRUN mkdir /big && {make} /big/file\n")
+    # Not head: busybox's reads byte by byte.
+    make = f"dd bs=1M count={MEGABYTES} if=/dev/urandom of="
+    small = "for i in $(seq 2000); do echo $i > {}/big/$i; done"
+    write(context / "Dockerfile",
+          f"FROM bench-base\nRUN mkdir /big && {make}/big/file && {small.format('')}\n")
 
     def plain():
         target = fresh(WORK / "plain-big")
-        target.mkdir()
-        return shell(f"{make} {target}/file; tar -C {target} -c . | sha256sum")
+        (target / "big").mkdir(parents=True)
+        return shell(f"{make}{target}/big/file; {small.format(target)}; "
+                     f"tar -C {target} -c . | sha256sum")
     contenders = {"kiln": lambda: kiln_build(context, "--no-cache")}
     if have_peer():
         contenders["buildah"] = (lambda: peer_build(context, "--no-cache"), LONG_ROUNDS)
@@ -329,14 +358,13 @@ class Registry:
         self.process.wait()
 
 
-def compressible(path, megabytes):
-    """Writes a file of words, which compresses about as programs do."""
-    source = random.Random(2)
-    words = [source.randbytes(source.randrange(2, 9)) for _ in range(20_000)]
-    with open(path, "wb") as file:
-        for _ in range(megabytes):
-            chunk = b"".join(source.choices(words, k=180_000))
-            file.write(chunk[:1 << 20])
+def compressible(path, megabytes, start=0):
+    """Writes what images hold: a part of a Debian, from so many MiB on."""
+    with open(BASES / "debian.tar", "rb") as debian, open(path, "wb") as file:
+        size = os.fstat(debian.fileno()).st_size
+        for number in range(start, start + megabytes):
+            debian.seek((number << 20) % (size - (1 << 20)))
+            file.write(debian.read(1 << 20))
 
 
 def push():
@@ -372,7 +400,8 @@ def pull():
     for number in range(layers):
         directory = context / f"l{number}"
         directory.mkdir(parents=True)
-        compressible(directory / "big", max(1, MEGABYTES // 25))
+        part = max(1, MEGABYTES // 25)
+        compressible(directory / "big", part, number * part)
         for small in range(FILES // 200):
             (directory / f"s{small}").write_bytes(os.urandom(4096))
         lines += f"COPY l{number} /l{number}\n"
@@ -486,6 +515,7 @@ def measure(name):
     try:
         for turn in range(ROUNDS):
             for contender, how in contenders.items():
+                tidy()
                 function, rounds = how if isinstance(how, tuple) else (how, ROUNDS)
                 if turn >= rounds:
                     continue
@@ -498,6 +528,7 @@ def measure(name):
     finally:
         if end:
             end()
+        tidy()
     medians = {c: statistics.median(values) for c, values in times.items()}
     row = {"name": name, "title": title, "goal": goal, "seconds": medians, "runs": times,
            "peak_mib": round(memory, 1), "compared": compare and have_peer()}
