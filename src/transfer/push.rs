@@ -155,6 +155,7 @@ pub fn push(
         client,
         reference,
         elsewhere: repositories(transfer.store, reference.registry())?,
+        compressing: Mutex::new(()),
     };
     let exported = match known_manifest(transfer, image, packing) {
         Some(exported) => {
@@ -224,6 +225,8 @@ struct Push<'a> {
     reference: &'a Reference,
     /// Repositories of the registry that may have blobs.
     elsewhere: HashMap<Digest, Reference>,
+    /// Held by who compresses: one layer at a time has all cores, and takes memory once.
+    compressing: Mutex<()>,
 }
 
 impl Push<'_> {
@@ -276,27 +279,30 @@ impl Push<'_> {
     /// Compresses a layer and sends it meanwhile.
     fn new_blob(&self, layer: &Layer, packing: &Packing) -> Result<Descriptor, TransferError> {
         let diff_id = &layer.meta.diff_id.0;
+        let turn = self.compressing.lock();
         let reported = self.transfer.begin(diff_id.short(), Verb::Push, None);
         let mut blob = self.transfer.store.new_blob(self.transfer.session)?;
         let growing = blob.grow()?;
-        let mut open =
-            || -> io::Result<Box<dyn io::Read + Send>> { Ok(Box::new(growing.reader())) };
         let (sent, packed) = std::thread::scope(|scope| {
-            let compressing = scope.spawn(|| packing.fill(self.transfer, layer, blob));
-            let sent = self.client.push_stream(
-                self.reference,
-                &format!("layer {diff_id}"),
-                &mut open,
-                &|| growing.whole().map(|(digest, _)| digest),
-                Some(reported.progress()),
-            );
-            if sent.as_ref().is_err_and(is_final) {
-                growing.abandon();
-            }
-            (sent, compressing.join())
+            let sending = scope.spawn(|| {
+                let sent = self.client.push_stream(
+                    self.reference,
+                    &format!("layer {diff_id}"),
+                    &mut || Ok(Box::new(growing.reader())),
+                    &|| growing.whole().map(|(digest, _)| digest),
+                    Some(reported.progress()),
+                );
+                if sent.as_ref().is_err_and(is_final) {
+                    growing.abandon();
+                }
+                sent
+            });
+            let packed = packing.fill(self.transfer, layer, blob);
+            drop(turn);
+            (sending.join(), packed)
         });
-        let packed = match packed {
-            Ok(packed) => packed,
+        let sent = match sent {
+            Ok(sent) => sent,
             Err(panic) => std::panic::resume_unwind(panic),
         };
         match (sent, packed) {
