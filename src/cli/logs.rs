@@ -99,22 +99,34 @@ impl Shown {
         for entry in last {
             self.write(&entry)?;
         }
-        while follow {
+        if follow {
+            self.follow(store, container, &mut reader, &mut line)?;
+        }
+        Ok(())
+    }
+
+    fn follow(
+        &self,
+        store: &Store,
+        container: &Container,
+        reader: &mut impl BufRead,
+        line: &mut String,
+    ) -> io::Result<()> {
+        loop {
             // First whether it runs, then what it wrote: so nothing is missed.
             let runs = store
                 .find_container(&container.record.id)
                 .is_ok_and(|container| container.is_running());
-            while let Some(entry) = next(&mut reader, &mut line)? {
+            while let Some(entry) = next(reader, line)? {
                 if self.wants(&entry) {
                     self.write(&entry)?;
                 }
             }
             if !runs {
-                break;
+                return Ok(());
             }
             std::thread::sleep(PAUSE);
         }
-        Ok(())
     }
 
     fn wants(&self, entry: &LogLine) -> bool {
