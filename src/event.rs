@@ -51,6 +51,8 @@ pub enum Verb {
     Pull,
     /// Bytes go to a registry.
     Push,
+    /// Bytes go from one place to another.
+    Copy,
     /// A layer that is here already becomes a directory.
     Extract,
 }
@@ -60,6 +62,7 @@ impl fmt::Display for Verb {
         f.pad(match self {
             Verb::Pull => "pull",
             Verb::Push => "push",
+            Verb::Copy => "copy",
             Verb::Extract => "extract",
         })
     }

@@ -1,8 +1,8 @@
 //! kiln builds OCI images from Dockerfiles without root and without a daemon.
 //!
 //! Arrows between modules point one way:
-//! `cli → {ui, build, container} → {sandbox, transfer, archive, fetch} → {store, registry, context, dockerfile}
-//! → layer → image`, and the crate `kiln-runtime` is a leaf below them.
+//! `cli → {ui, build, container, copy} → {sandbox, transfer, archive, fetch}
+//! → {store, registry, context, dockerfile} → layer → image`, and the crate `kiln-runtime` is a leaf below them.
 //! ARCHITECTURE.md is the map.
 #![forbid(unsafe_code)]
 
@@ -11,6 +11,7 @@ pub mod build;
 pub mod cli;
 pub mod container;
 pub mod context;
+pub mod copy;
 pub mod dockerfile;
 pub mod event;
 pub mod fetch;

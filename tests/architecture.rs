@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 /// within a level, only what [`SIDEWAYS`] lists.
 const LEVELS: [&[&str]; 6] = [
     &["cli"],
-    &["ui", "build", "container"],
+    &["ui", "build", "container", "copy"],
     &["sandbox", "transfer", "archive", "fetch"],
     &["store", "registry", "context", "dockerfile"],
     &["layer"],

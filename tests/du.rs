@@ -44,6 +44,7 @@ URLs            0         0         0B        0B
 Contexts        0         0         0B        0B
 Unused Layers   0         0         0B        0B
 Blobs           0         0         0B        0B
+Records         0         0         0B        0B
 Trash           0         0         0B        0B
 ";
     assert_eq!(kiln.run(["du"]).ok().stdout(), expected);

@@ -25,6 +25,7 @@ Commands:
   check      Look for likely mistakes in a Dockerfile, or explain one
   commit     Make an image of a container
   container  Docker's longer names: container ls, rm, inspect, prune …
+  copy       Copy an image between registries, layouts, archives and the store, as it is
   cp         Copy files into a container, or out of one
   create     Make a container, and don't start it
   diff       Show what a container has changed
@@ -43,6 +44,7 @@ Commands:
   login      Log in to a registry
   logout     Log out from a registry
   logs       Show what a container wrote in the background
+  manifest   Put images for several platforms together as one: create, add, push …
   prune      Remove what is not needed: stopped containers, dangling images, build cache, leftovers
   ps         List containers
   pull       Download an image from a registry
@@ -88,6 +90,7 @@ fn every_command_says_what_it_takes_with_the_global_options_last() {
         "check",
         "commit",
         "container",
+        "copy",
         "cp",
         "create",
         "diff",
@@ -104,6 +107,7 @@ fn every_command_says_what_it_takes_with_the_global_options_last() {
         "kill",
         "load",
         "logs",
+        "manifest",
         "prune",
         "ps",
         "pull",

@@ -70,6 +70,20 @@ IMAGE          CREATED        CREATED BY                                      SI
 }
 
 #[test]
+fn sizes_and_times_for_programs_are_bytes_and_dates() {
+    let (kiln, reference, _) = pulled();
+    let table = kiln.run(["history", "--human=false", &reference]).ok();
+    let table = table.stdout();
+    assert!(table.starts_with("IMAGE          CREATED AT "), "{table}");
+    let last = table.lines().last().unwrap();
+    let words: Vec<&str> = last.split_whitespace().collect();
+    assert!(words[1].parse::<jiff::Timestamp>().is_ok(), "{table}");
+    assert!(words.contains(&"1234"), "{table}");
+    let usual = kiln.run(["history", &reference]).ok().stdout();
+    assert_eq!(kiln.run(["history", "-H", &reference]).ok().stdout(), usual);
+}
+
+#[test]
 fn no_trunc_shows_whole_instructions_and_ids() {
     let (kiln, reference, image) = pulled();
     let table = kiln

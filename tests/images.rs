@@ -220,6 +220,20 @@ fn filters_choose_by_name_label_time_and_whether_there_is_a_name() {
         "",
         "different filters all have to hold"
     );
+    // Those of the registry were made long ago.
+    assert_eq!(ids(&["until=24h"]), lines(&[&three, &one, &two]));
+    assert_eq!(ids(&["until=1990-01-01"]), "");
+    let by_digest = |digest: &str| {
+        let name = format!("{}@{digest}", address.rsplit_once(':').unwrap().0);
+        kiln.run(["images", "-q", "--no-trunc", &name])
+            .ok()
+            .stdout()
+    };
+    let digest = kiln
+        .run(["images", "--format", "{{.Digest}}", &address])
+        .ok();
+    assert_eq!(by_digest(&digest.line()), lines(&[&one]));
+    assert_eq!(by_digest(&format!("sha256:{}", "0".repeat(64))), "");
     let by_pattern = kiln.run(["images", "-q", "--no-trunc", "he*"]).ok();
     assert_eq!(by_pattern.stdout(), lines(&[&one]));
 
@@ -240,7 +254,7 @@ fn filters_choose_by_name_label_time_and_whether_there_is_a_name() {
             Some(2),
             "error: invalid filter \"colour=red\"\n\
              hint: the filters are reference=PATTERN, label=NAME[=VALUE], label!=NAME[=VALUE], \
-             dangling=true|false, before=IMAGE and since=IMAGE\n"
+             dangling=true|false, before=IMAGE, since=IMAGE and until=TIME\n"
                 .to_owned()
         )
     );

@@ -8,7 +8,8 @@ use std::os::unix::fs::MetadataExt;
 
 use serde_json::json;
 use support::{
-    Fault, FaultyRegistry, Kiln, Output, Registry, host_architecture, settled, sorted, tar_of,
+    Fault, FaultyRegistry, Kiln, Registry, assert_refused, host_architecture, settled, sorted,
+    tar_of,
 };
 
 /// `user:sesame`.
@@ -16,23 +17,6 @@ const AUTH: &str = "dXNlcjpzZXNhbWU=";
 
 fn faulty() -> (FaultyRegistry, Kiln) {
     (FaultyRegistry::start(), Kiln::new())
-}
-
-/// Asserts that a pull failed with this text, and that the store holds no image and no rest.
-#[track_caller]
-fn assert_refused(kiln: &Kiln, output: Output, registry: &str, stderr: &str) {
-    let output = output.fails();
-    assert_eq!(output.code(), Some(1), "{output}");
-    assert_eq!(output.stdout(), "");
-    let shown = settled(&output.stderr(), &[(registry, "REGISTRY")]);
-    // Of the transfers only the end is of interest, and their order is a race.
-    let error = shown
-        .find("error: ")
-        .unwrap_or_else(|| panic!("no error in {shown}"));
-    assert_eq!(&shown[error..], stderr);
-    assert_eq!(kiln.run(["images", "-q"]).ok().stdout(), "");
-    let rests = fs::read_dir(kiln.store().join("tmp")).unwrap().count();
-    assert_eq!(rests, 0, "something half-done is left in tmp");
 }
 
 #[test]

@@ -211,3 +211,26 @@ fn blobs_that_another_repository_of_the_registry_has_are_mounted() {
         "nothing was sent again: {output}"
     );
 }
+
+#[test]
+fn image_goes_to_another_place_than_its_name_says() {
+    let registry = FaultyRegistry::start();
+    let kiln = kiln_with_image(&FaultyRegistry::start(), "mine:1");
+    let there = format!("{}/elsewhere:2", registry.address());
+    let pushed = kiln
+        .run(["push", "mine:1", &format!("docker://{there}")])
+        .ok();
+    let log = registry.take_log();
+    assert_eq!(log.last().unwrap(), "PUT /v2/elsewhere/manifests/2");
+    let digest = pushed.stdout();
+    let digest = digest.trim().rsplit(' ').next().unwrap();
+    let id = kiln.run(["images", "-q", "mine:1"]).ok().line();
+    let layout = format!("oci:{}:x", kiln.sandbox().join("layout").display());
+    let file = kiln.sandbox().join("digest");
+    let to_file = ["push", "-q", "--digestfile", file.to_str().unwrap()];
+    let quiet = kiln.run([&to_file[..], &[&id, &layout]].concat()).ok();
+    assert_eq!(quiet.line(), digest);
+    assert_eq!(fs::read_to_string(file).unwrap(), digest);
+    // Nothing got another name here.
+    assert_eq!(kiln.run(["images", "-q", "elsewhere"]).ok().stdout(), "");
+}

@@ -168,6 +168,54 @@ fn blocked_registry_is_neither_read_nor_written() {
 }
 
 #[test]
+fn name_without_a_registry_is_looked_for_where_the_file_says() {
+    let (first, second) = (FaultyRegistry::start(), FaultyRegistry::start());
+    second.image("1", &[("hello", "hello\n")]);
+    let (kiln, file) = kiln_with(&format!(
+        "unqualified-search-registries = [{:?}, {:?}]\n[aliases]\n\"short\" = \"{}/app\"\n",
+        first.address(),
+        second.address(),
+        second.address()
+    ));
+    let found = second.reference("1");
+    let pulled = kiln.run(["pull", "app:1"]).ok();
+    assert!(
+        pulled
+            .stdout()
+            .ends_with(&format!("Downloaded newer image for {found}\n")),
+        "{pulled}"
+    );
+    assert_eq!(first.take_log()[0], "GET /v2/app/manifests/1");
+    // It is found by the short name too, here and as a base.
+    second.take_log();
+    let id = kiln.run(["inspect", "-f", "{{.Id}}", "app:1"]).ok().line();
+    for name in ["app:1", "short:1"] {
+        kiln.build(&format!("FROM {name}\nCOPY a /a\n"), &[("a", "a")])
+            .ok();
+        let shown = kiln.run(["inspect", "-f", "{{.Id}}", name]).ok().line();
+        assert_eq!(shown, id);
+    }
+    kiln.run(["rmi", &found]).ok();
+    kiln.build("FROM short:1\nCOPY a /a\n", &[("a", "a")]).ok();
+    let log = second.take_log();
+    assert_eq!(log[0], "GET /v2/app/manifests/1", "{log:?}");
+
+    let output = kiln.run(["pull", "nosuch"]).fails();
+    let (first, second) = (first.address(), second.address());
+    let names = [(first.as_str(), "FIRST"), (second.as_str(), "SECOND")];
+    assert_eq!(
+        settled(&output.stderr(), &names),
+        "error: nosuch is in none of the registries that registries.conf names: \
+         FIRST/nosuch: manifest latest: no such repository; \
+         SECOND/nosuch: manifest latest: no such repository\n\
+         hint: write the registry too, as in docker.io/nosuch, or change \
+         unqualified-search-registries\n"
+    );
+    fs::write(file, "").unwrap();
+    kiln.run(["inspect", "app:1"]).fails();
+}
+
+#[test]
 fn mistake_in_registries_conf_is_named() {
     let (kiln, file) = kiln_with("[[registry]]\nlocation = 5\n");
     let output = kiln.run(["pull", "r.example/x"]).fails();

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use nix::fcntl::{AT_FDCWD, AtFlags};
 
@@ -165,7 +166,7 @@ impl Drop for Sink {
 /// [`Directory::keep`] is called.
 pub(super) struct Directory {
     path: PathBuf,
-    made: Vec<PathBuf>,
+    made: Mutex<Vec<PathBuf>>,
 }
 
 impl Directory {
@@ -174,18 +175,23 @@ impl Directory {
     /// # Errors
     /// It can't be made.
     pub(super) fn open(path: &Path) -> Result<Directory> {
-        let mut directory = Directory {
+        let directory = Directory {
             path: path.to_owned(),
-            made: Vec::new(),
+            made: Mutex::default(),
         };
         directory.make(path)?;
         Ok(directory)
     }
 
-    fn make(&mut self, path: &Path) -> Result<()> {
+    fn note(&self, path: PathBuf) {
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        made.push(path);
+    }
+
+    fn make(&self, path: &Path) -> Result<()> {
         match fs::create_dir(path) {
             Ok(()) => {
-                self.made.push(path.to_owned());
+                self.note(path.to_owned());
                 Ok(())
             }
             Err(_) if path.is_dir() => Ok(()),
@@ -197,7 +203,7 @@ impl Directory {
     ///
     /// # Errors
     /// It can't be made.
-    pub(super) fn directory(&mut self, name: &str) -> Result<()> {
+    pub(super) fn directory(&self, name: &str) -> Result<()> {
         let path = self.path.join(name);
         self.make(&path)
     }
@@ -206,31 +212,35 @@ impl Directory {
     ///
     /// # Errors
     /// Disk full, and the like, or those of `write`.
-    pub(super) fn put(
-        &mut self,
+    pub(super) fn put<E: From<ArchiveError>>(
+        &self,
         name: &str,
-        write: impl FnOnce(&mut Sink) -> Result<()>,
-    ) -> Result<()> {
+        write: impl FnOnce(&mut Sink) -> std::result::Result<(), E>,
+    ) -> std::result::Result<(), E> {
         let path = self.path.join(name);
         let existed = path.symlink_metadata().is_ok();
         let mut sink = Sink::to_file(&path)?;
         write(&mut sink)?;
         sink.commit()?;
         if !existed {
-            self.made.push(path);
+            self.note(path);
         }
         Ok(())
     }
 
     /// Keeps what was made.
-    pub(super) fn keep(mut self) {
-        self.made.clear();
+    pub(super) fn keep(self) {
+        self.made
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
     }
 }
 
 impl Drop for Directory {
     fn drop(&mut self) {
-        for path in self.made.iter().rev() {
+        let made = self.made.get_mut();
+        for path in made.unwrap_or_else(PoisonError::into_inner).iter().rev() {
             // Directories that someone else has put something into stay.
             if fs::remove_file(path).is_err() {
                 let _ = fs::remove_dir(path);

@@ -150,9 +150,9 @@ fn bring(
 }
 
 /// The layers of one image in an archive.
-struct Layers<'a> {
-    archive: &'a Archive,
-    files: &'a HashMap<Digest, Section>,
+pub(super) struct Layers<'a> {
+    pub(super) archive: &'a Archive,
+    pub(super) files: &'a HashMap<Digest, Section>,
 }
 
 impl LayerSource for Layers<'_> {

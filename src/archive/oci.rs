@@ -39,6 +39,25 @@ pub(super) fn images(archive: &Archive, platform: Option<&Platform>) -> Result<V
     Ok(images)
 }
 
+/// Returns what `wanted` names by its tag, its whole name or a digest; without, the only
+/// one, or that of the tag `latest`. What is there for several platforms without an index of
+/// its own gets one.
+///
+/// # Errors
+/// There is no such thing; it is damaged.
+pub(super) fn named(archive: &Archive, wanted: Option<&str>) -> Result<(Descriptor, Vec<u8>)> {
+    let mut group = group(archive, wanted)?;
+    if let [only] = group.as_slice() {
+        let bytes = archive.blob(&only.descriptor.digest, DOCUMENT_LIMIT)?;
+        return Ok((only.descriptor.clone(), bytes));
+    }
+    for entry in &mut group {
+        (entry.ref_name, entry.image_name) = (None, None);
+    }
+    let bytes = Index { entries: group }.to_bytes();
+    Ok((Descriptor::of(media_type::OCI_INDEX, &bytes), bytes))
+}
+
 /// Returns the image that `wanted` names by its tag, its whole name or a digest; without, the
 /// only one, or that of the tag `latest`.
 ///
@@ -49,6 +68,15 @@ pub(super) fn image(
     wanted: Option<&str>,
     platform: Option<&Platform>,
 ) -> Result<Found> {
+    found(
+        archive,
+        choose(group(archive, wanted)?, platform)?,
+        platform,
+    )
+}
+
+/// Returns the entries that `wanted` names.
+fn group(archive: &Archive, wanted: Option<&str>) -> Result<Vec<IndexEntry>> {
     let mut groups = groups(root(archive)?);
     let is_meant = |wanted: &str, entry: &IndexEntry| {
         entry.descriptor.digest.to_string() == wanted
@@ -83,7 +111,7 @@ pub(super) fn image(
     {
         group.retain(|entry| entry.descriptor.digest.to_string() == digest);
     }
-    found(archive, choose(group, platform)?, platform)
+    Ok(group)
 }
 
 /// Returns the image of an entry, without names.

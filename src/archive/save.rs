@@ -142,15 +142,8 @@ fn to_directory(
     layout: Layout,
     path: &Path,
 ) -> Result<Vec<Digest>> {
-    let mut directory = Directory::open(path)?;
-    let mut entries = std::fs::read_dir(path).at("cannot list", path)?;
-    let present = match path.join("oci-layout").is_file() {
-        true => std::fs::read(path.join("index.json")).ok(),
-        false if entries.next().is_some() => {
-            return Err(ArchiveError::NotALayout(path.to_owned()));
-        }
-        false => None,
-    };
+    let directory = Directory::open(path)?;
+    let present = present_index(path)?;
     let (mut pieces, digests) = pieces(transfer, images, layout)?;
     // The index makes the blobs count, so it comes last.
     let index = pieces.remove("index.json");
@@ -171,9 +164,23 @@ fn to_directory(
     Ok(digests)
 }
 
+/// Returns the index of a layout that is there; nothing where it has none yet, or the directory
+/// is empty.
+///
+/// # Errors
+/// [`ArchiveError::NotALayout`].
+pub(super) fn present_index(path: &Path) -> Result<Option<Vec<u8>>> {
+    let mut entries = std::fs::read_dir(path).at("cannot list", path)?;
+    match path.join("oci-layout").is_file() {
+        true => Ok(std::fs::read(path.join("index.json")).ok()),
+        false if entries.next().is_some() => Err(ArchiveError::NotALayout(path.to_owned())),
+        false => Ok(None),
+    }
+}
+
 /// Adds the images of one index to another: what that one has is kept as it is, but for images
 /// of the same name or the same manifest.
-fn merge(old: &[u8], new: &[u8]) -> Result<Vec<u8>> {
+pub(super) fn merge(old: &[u8], new: &[u8]) -> Result<Vec<u8>> {
     use serde_json::Value;
     let parse = |bytes: &[u8]| -> Result<Value> {
         serde_json::from_slice(bytes).map_err(|error| ArchiveError::Malformed {

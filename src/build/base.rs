@@ -2,7 +2,7 @@
 
 use super::error::{Step, Trouble};
 use super::{Build, Pull, Running};
-use crate::image::{ImageConfig, Platform, Reference};
+use crate::image::{ImageConfig, Platform};
 use crate::store::{Stack, StoreError};
 use crate::transfer::{self, Transfer, TransferError};
 
@@ -36,21 +36,19 @@ impl Build<'_> {
                 format!("kiln pull {name}"),
             ));
         }
-        let reference: Reference = name
-            .parse()
-            .map_err(|e: crate::image::ReferenceError| Trouble::new(e.to_string()))?;
         let transfer = Transfer {
             store,
             session: self.shop.session,
             reporter: &self.shop.reporter,
             step: Some(step.id),
         };
-        let pulled = transfer::pull(&transfer, self.client()?, &reference, platform, false);
-        let pulled = pulled.map_err(|error| match &error {
+        let pulled = transfer::pull_named(&transfer, self.client()?, name, platform, false);
+        let (_, pulled) = pulled.map_err(|error| match &error {
             TransferError::Platform { found, .. } => Trouble::hinted(
                 error.to_string(),
                 format!("write FROM --platform={found} to stand on it all the same"),
             ),
+            TransferError::Reference(_) => Trouble::new(error.to_string()),
             _ => error.into(),
         })?;
         Ok((pulled.config, pulled.stack, false))

@@ -115,6 +115,7 @@ fn summary(inventory: &Inventory) -> Vec<Value> {
         inventory.unused_layers,
     ));
     rows.push(row("Blobs", inventory.blobs, inventory.unused_blobs));
+    rows.push(row("Records", inventory.records, inventory.unused_records));
     rows.push(row("Trash", inventory.trash, inventory.trash));
     rows
 }

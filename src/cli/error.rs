@@ -109,6 +109,7 @@ hinted!(
     crate::archive::CacheSpecError,
     crate::archive::OutputError,
     crate::build::NamedSourceError,
+    crate::copy::CopyError,
     crate::container::ContainerError,
     crate::fetch::LocationError,
     crate::image::ReferenceError,

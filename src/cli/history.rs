@@ -19,6 +19,9 @@ pub(super) struct Arguments {
     /// Don't shorten the instructions
     #[arg(long)]
     no_trunc: bool,
+    /// Print sizes and times for people; with =false, as bytes and dates
+    #[arg(short = 'H', long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "true", value_name = "BOOL", hide_default_value = true, hide_possible_values = true)]
+    human: Option<bool>,
     /// Print the ids only
     #[arg(short, long)]
     quiet: bool,
@@ -55,6 +58,7 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
         image.id.short().to_owned()
     };
     let ids = std::iter::once(id.as_str()).chain(std::iter::repeat("<missing>"));
+    let human = arguments.human.unwrap_or(true);
     let mut lines = Vec::new();
     for ((entry, size), id) in rows.into_iter().rev().zip(ids) {
         if arguments.quiet {
@@ -73,14 +77,18 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
             },
             "CreatedSince": since(entry.created.as_deref()),
             "ID": id,
-            "Size": format::size(size),
+            "Size": match human {
+                true => format::size(size),
+                false => size.to_string(),
+            },
         }));
     }
     if arguments.quiet {
         return Ok(ExitCode::SUCCESS);
     }
+    let when = if human { "CreatedSince" } else { "CreatedAt" };
     let listing = Listing {
-        columns: &["ID", "CreatedSince", "CreatedBy", "Size", "Comment"],
+        columns: &["ID", when, "CreatedBy", "Size", "Comment"],
         headers: &[
             ("ID", "IMAGE"),
             ("CreatedSince", "CREATED"),

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::listing::Listing;
+use super::prune::moment;
 use super::{CliError, Result, output_line, session};
 use crate::context::pattern::Pattern;
 use crate::image::{Digest, Reference};
@@ -31,7 +32,7 @@ pub(super) struct Arguments {
     #[arg(long)]
     digests: bool,
     /// Only images that fit: reference=PATTERN, label=NAME[=VALUE], dangling=true, before=IMAGE,
-    /// since=IMAGE
+    /// since=IMAGE, until=24h (or a date)
     #[arg(short, long, value_name = "FILTER")]
     filter: Vec<String>,
     /// `table`, `json`, or a Go template such as '{{.Repository}} {{.ID}}', which may begin with
@@ -56,6 +57,7 @@ struct Filters {
     patterns: Vec<Pattern>,
     before: Option<Timestamp>,
     since: Option<Timestamp>,
+    until: Option<Timestamp>,
 }
 
 pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCode> {
@@ -70,10 +72,12 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
         }
         Some(name) => {
             let wanted: Reference = name.parse()?;
-            let has_tag = name.rsplit('/').next().unwrap_or(name).contains(':');
+            let tagged = name.split('@').next().unwrap_or(name);
+            let has_tag = tagged.rsplit('/').next().unwrap_or(tagged).contains(':');
             rows.retain(|row| {
                 row.repository == wanted.familiar_repository()
                     && (!has_tag || wanted.tag() == Some(row.tag.as_str()))
+                    && (wanted.digest().is_none() || wanted.digest() == row.manifest)
             });
         }
         None => {}
@@ -149,13 +153,17 @@ impl Filters {
                 Some(("dangling", "false" | "0")) => filters.dangling = Some(false),
                 Some(("reference", text)) => filters.patterns.push(pattern(text)?),
                 Some(("before", name)) => filters.before = created(&store.find(name)?),
+                Some(("until", time)) => {
+                    let until = Timestamp::try_from(moment(time)?);
+                    filters.until = Some(until.unwrap_or(Timestamp::MAX));
+                }
                 Some(("since", name)) => filters.since = created(&store.find(name)?),
                 _ => {
                     return Err(CliError::message(format!("invalid filter {text:?}"))
                         .hinted(
                             "the filters are reference=PATTERN, label=NAME[=VALUE], \
-                             label!=NAME[=VALUE], dangling=true|false, before=IMAGE and \
-                             since=IMAGE",
+                             label!=NAME[=VALUE], dangling=true|false, before=IMAGE, \
+                             since=IMAGE and until=TIME",
                         )
                         .with_code(2));
                 }
@@ -176,6 +184,7 @@ impl Filters {
                 .is_none_or(|dangling| dangling == row.image.refs.is_empty())
             && (self.patterns.is_empty() || self.patterns.iter().any(named))
             && self.before.is_none_or(|before| created < Some(before))
+            && self.until.is_none_or(|until| created < Some(until))
             && self.since.is_none_or(|since| created > Some(since))
     }
 }
@@ -209,7 +218,7 @@ pub(super) fn rows_of(image: Image) -> Vec<Row> {
             Some(Row {
                 repository: reference.familiar_repository(),
                 tag: reference.tag().unwrap_or("<none>").to_owned(),
-                manifest: record.manifest.clone(),
+                manifest: record.digest().cloned(),
                 image: image.clone(),
             })
         })

@@ -232,7 +232,7 @@ fn describe(image: &Image) -> Result<Value> {
         .iter()
         .filter_map(|record| {
             let reference: Reference = record.name.parse().ok()?;
-            let digest = record.manifest.as_ref()?;
+            let digest = record.digest()?;
             Some(format!("{}@{digest}", reference.familiar_repository()))
         })
         .collect();

@@ -99,25 +99,15 @@ impl Shown {
         for entry in last {
             self.write(&entry)?;
         }
-        if follow {
-            self.follow(store, container, &mut reader, &mut line)?;
+        if !follow {
+            return Ok(());
         }
-        Ok(())
-    }
-
-    fn follow(
-        &self,
-        store: &Store,
-        container: &Container,
-        reader: &mut impl BufRead,
-        line: &mut String,
-    ) -> io::Result<()> {
         loop {
             // First whether it runs, then what it wrote: so nothing is missed.
             let runs = store
                 .find_container(&container.record.id)
                 .is_ok_and(|container| container.is_running());
-            while let Some(entry) = next(reader, line)? {
+            while let Some(entry) = next(&mut reader, &mut line)? {
                 if self.wants(&entry) {
                     self.write(&entry)?;
                 }

@@ -7,7 +7,9 @@ mod check;
 mod cleaning;
 mod commit;
 mod config;
+mod connection;
 mod container;
+mod copy;
 mod cp;
 mod create;
 mod detach;
@@ -30,6 +32,8 @@ mod load;
 mod login;
 mod logout;
 mod logs;
+mod manifest;
+mod place;
 mod prune;
 mod ps;
 mod pull;
@@ -98,6 +102,8 @@ enum Command {
     Builder(builder::Arguments),
     /// Look for likely mistakes in a Dockerfile, or explain one
     Check(check::Arguments),
+    /// Copy an image between registries, layouts, archives and the store, as it is
+    Copy(copy::Arguments),
     /// Make an image of a container
     Commit(commit::Arguments),
     /// Docker's longer names: container ls, rm, inspect, prune …
@@ -141,6 +147,8 @@ enum Command {
     Logout(logout::Arguments),
     /// Show what a container wrote in the background
     Logs(logs::Arguments),
+    /// Put images for several platforms together as one: create, add, push …
+    Manifest(manifest::Arguments),
     /// Remove what is not needed: stopped containers, dangling images, build cache, leftovers
     Prune(prune::Arguments),
     /// List containers
@@ -191,6 +199,7 @@ pub fn main() -> ExitCode {
         Command::Build(arguments) => build::run(&arguments, root),
         Command::Builder(arguments) => builder::run(&arguments, root),
         Command::Check(arguments) => check::run(&arguments, root),
+        Command::Copy(arguments) => copy::run(&arguments, root),
         Command::Commit(arguments) => commit::run(&arguments, root),
         Command::Container(arguments) => container::run(&arguments, root),
         Command::Cp(arguments) => cp::run(&arguments, root),
@@ -211,6 +220,7 @@ pub fn main() -> ExitCode {
         Command::Load(arguments) => load::run(&arguments, root),
         Command::Login(arguments) => login::run(&arguments),
         Command::Logout(arguments) => logout::run(&arguments),
+        Command::Manifest(arguments) => manifest::run(&arguments, root),
         Command::Logs(arguments) => logs::run(&arguments, root),
         Command::Prune(arguments) => prune::run(&arguments, root),
         Command::Ps(arguments) => ps::run(&arguments, root),

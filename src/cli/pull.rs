@@ -3,9 +3,11 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use super::connection::Connection;
 use super::session::{self, Workshop};
 use super::{Result, output_line};
-use crate::image::Reference;
+use crate::copy::{CopyError, Plan, RegistryOrigin, StoreGoal, Which, copy};
+use crate::event::Verb;
 use crate::transfer;
 use crate::ui;
 
@@ -17,26 +19,38 @@ pub(super) struct Arguments {
     /// Which image of a multi-platform one, as in linux/arm64
     #[arg(long)]
     platform: Option<String>,
+    /// Download the images for all platforms, so that they can be pushed and copied together
+    #[arg(long)]
+    all_platforms: bool,
     /// Print the id only
     #[arg(short, long)]
     quiet: bool,
     /// How progress is shown
     #[arg(long, value_enum, default_value_t = ui::Mode::Auto)]
     progress: ui::Mode,
-    /// Don't check certificates; use plain HTTP where HTTPS fails
-    #[arg(long)]
-    insecure: bool,
+    #[command(flatten)]
+    connection: Connection,
 }
 
 pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCode> {
-    let reference: Reference = arguments.image.parse()?;
     let platform = session::platform(arguments.platform.as_deref())?;
     let workshop = Workshop::enter(root)?;
-    let client = workshop.client(arguments.insecure)?;
+    let client = arguments.connection.client(&workshop)?;
     let any_platform = arguments.platform.is_some();
-    let pulled = workshop.transfer(arguments.quiet, arguments.progress, |transfer| {
-        transfer::pull(transfer, &client, &reference, &platform, any_platform)
-    })?;
+    let (reference, pulled) =
+        workshop.transfer(arguments.quiet, arguments.progress, |transfer| {
+            let (reference, pulled) =
+                transfer::pull_named(transfer, &client, &arguments.image, &platform, any_platform)?;
+            if arguments.all_platforms {
+                // What the name stands for now may be another index.
+                let origin = RegistryOrigin::new(&client, reference.with_digest(&pulled.digest));
+                let plan = Plan::make(&origin, &Which::All)?;
+                let goal = StoreGoal::new(transfer);
+                copy(transfer, &plan, &origin, &goal, Verb::Pull)?;
+                goal.note_layers(&plan)?;
+            }
+            Ok::<_, CopyError>((reference, pulled))
+        })?;
     if arguments.quiet {
         output_line(&pulled.id.to_string())?;
     } else {

@@ -15,6 +15,9 @@ pub(super) struct Arguments {
     /// Remove an image that has several names; don't complain about one that is not there
     #[arg(short, long)]
     force: bool,
+    /// Docker keeps parents without a name then; kiln's images have none
+    #[arg(long, hide = true)]
+    no_prune: bool,
 }
 
 pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCode> {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use kiln_runtime::{Builder, HostHelper};
 
 use super::{CliError, Result, cleaning, interrupt};
-use crate::image::{Digest, Platform};
+use crate::image::{Digest, Platform, Reference};
 use crate::layer::Ownership;
 use crate::registry::{
     CertificateDirectories, Client, ClientOptions, CredentialPaths, Credentials, HelperRunner,
@@ -42,13 +42,22 @@ pub(super) fn store_root(root: Option<PathBuf>) -> Result<PathBuf> {
 
 /// Opens the store for commands that touch no files of layers.
 pub(super) fn open_store(root: Option<PathBuf>) -> Result<Store> {
-    Ok(Store::open(&store_root(root)?)?)
+    Ok(Store::open(&store_root(root)?)?.with_short_names(short_names))
+}
+
+/// Returns what `registries.conf` lets a name without a registry stand for. A file that can't be
+/// used is an error where a registry is asked, not here.
+fn short_names(text: &str) -> Vec<Reference> {
+    Registries::load(&RegistriesPaths::from_environment())
+        .ok()
+        .and_then(|registries| registries.candidates(text).ok())
+        .unwrap_or_default()
 }
 
 /// Opens the store for a look where there is one, and makes none.
 pub(super) fn open_store_if_there(root: Option<PathBuf>) -> Option<Store> {
     let root = store_root(root).ok().filter(|root| root.is_dir())?;
-    Store::open(&root).ok()
+    Some(Store::open(&root).ok()?.with_short_names(short_names))
 }
 
 /// A command's hold on the store, within the builder's namespace.
@@ -78,7 +87,9 @@ impl Workshop {
         interrupt::block();
         let builder = Builder::enter()?;
         interrupt::watch();
-        let store = Store::open(&root)?.with_form(form(&builder))?;
+        let store = Store::open(&root)?
+            .with_short_names(short_names)
+            .with_form(form(&builder))?;
         let lease = store.lease()?;
         store.sweep()?;
         cleaning::hand_over(&store);

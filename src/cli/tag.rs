@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use super::{CliError, Result, session};
 use crate::image::Reference;
+use crate::store::RefRecord;
 
 /// Arguments of `kiln tag`.
 #[derive(clap::Args)]
@@ -21,7 +22,13 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
     // What the image is made of must not be collected before it has its name.
     let _lease = store.lease()?;
     let image = store.find(&arguments.image)?;
-    store.tag(&name, &image.id, image.manifest)?;
+    store.write_reference(&RefRecord {
+        name: name.to_string(),
+        image: image.id,
+        manifest: image.manifest,
+        index: image.index,
+        registered: false,
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 

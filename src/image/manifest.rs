@@ -46,6 +46,19 @@ pub enum ManifestError {
     ForeignLayer(Digest),
 }
 
+impl ManifestError {
+    /// Returns what a person can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            ManifestError::Schema1 => Some(
+                "have it converted: push it again with a current docker, or copy it with skopeo"
+                    .to_owned(),
+            ),
+            _ => None,
+        }
+    }
+}
+
 /// A pointer to a blob: media type, digest and size in bytes.
 /// See <https://github.com/opencontainers/image-spec/blob/main/descriptor.md>.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -161,6 +174,39 @@ impl Index {
             .or_else(|| self.entries.iter().find(loose))
     }
 
+    /// Returns the entry for `platform`. Where no entry names one, a lone entry is it, or an
+    /// index within.
+    pub fn choose(&self, platform: &Platform) -> Option<&IndexEntry> {
+        let is_index = |entry: &&IndexEntry| {
+            let kind = entry.descriptor.media_type.as_str();
+            entry.platform.is_none()
+                && matches!(kind, media_type::OCI_INDEX | media_type::DOCKER_LIST)
+        };
+        let unnamed = || match &self.entries[..] {
+            [only] if only.platform.is_none() => Some(only),
+            entries => entries.iter().find(is_index),
+        };
+        self.select(platform).or_else(unnamed)
+    }
+
+    /// Returns the platforms of the images, for people. Attestations, which call themselves
+    /// `unknown/unknown`, are none.
+    pub fn platforms(&self) -> Vec<String> {
+        let mut names: Vec<String> = Vec::new();
+        for platform in self.entries.iter().filter_map(|e| e.platform.as_ref()) {
+            let name: String = platform
+                .to_string()
+                .chars()
+                .take(100)
+                .map(|c| if c.is_ascii_graphic() { c } else { '?' })
+                .collect();
+            if platform.os != "unknown" && !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names
+    }
+
     /// Returns the document in OCI form.
     pub fn to_bytes(&self) -> Vec<u8> {
         let entries = self.entries.iter().map(|entry| {
@@ -208,6 +254,24 @@ pub enum ManifestKind {
 }
 
 impl ManifestKind {
+    /// Returns the media type of a document that is a manifest or an index: what it says
+    /// itself, else OCI's for its members.
+    pub fn media_type(bytes: &[u8]) -> String {
+        #[derive(serde::Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Head {
+            media_type: Option<String>,
+            manifests: Option<serde::de::IgnoredAny>,
+        }
+        let head: Option<Head> = serde_json::from_slice(bytes).ok();
+        let is_index = head.as_ref().is_some_and(|head| head.manifests.is_some());
+        head.and_then(|head| head.media_type)
+            .unwrap_or_else(|| match is_index {
+                true => media_type::OCI_INDEX.to_owned(),
+                false => media_type::OCI_MANIFEST.to_owned(),
+            })
+    }
+
     /// Parses a document. `content_type` is what the transport says of it; the document's
     /// own `mediaType` decides where it has one.
     ///
@@ -273,7 +337,7 @@ impl ManifestKind {
         let layers: Result<Vec<_>, _> =
             manifest.layers().iter().map(Descriptor::from_oci).collect();
         let layers = layers?;
-        if let Some(layer) = layers.iter().find(|l| l.media_type.contains("foreign")) {
+        if let Some(layer) = layers.iter().find(|layer| is_foreign(layer)) {
             return Err(ManifestError::ForeignLayer(layer.digest.clone()));
         }
         Ok(ManifestKind::Image(Manifest {
@@ -282,6 +346,12 @@ impl ManifestKind {
             layers,
         }))
     }
+}
+
+/// Tells whether a layer lies on a host of its own, by OCI's word or docker's.
+fn is_foreign(layer: &Descriptor) -> bool {
+    let words = ["foreign", "nondistributable"];
+    words.iter().any(|word| layer.media_type.contains(word))
 }
 
 #[cfg(test)]

@@ -2,12 +2,14 @@
 
 mod config;
 mod digest;
+mod index_document;
 mod manifest;
 mod platform;
 mod reference;
 
 pub use config::{Healthcheck, HistoryEntry, ImageConfig, RootFs, RunConfig};
 pub use digest::{Algorithm, ChainId, DiffId, Digest, DigestError, Hasher};
+pub use index_document::{EntryChanges, IndexDocument};
 pub use manifest::{
     Descriptor, Index, IndexEntry, Manifest, ManifestError, ManifestKind, media_type,
 };

@@ -86,6 +86,13 @@ fn is_component(text: &str) -> bool {
         })
 }
 
+/// Tells whether what stands before the first slash is a registry.
+fn looks_like_host(first: &str) -> bool {
+    first == "localhost"
+        || first.contains(['.', ':', '['])
+        || first.bytes().any(|b| b.is_ascii_uppercase())
+}
+
 fn is_tag(text: &str) -> bool {
     let is_word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
     text.len() <= LONGEST_TAG
@@ -150,6 +157,13 @@ impl Reference {
         text
     }
 
+    /// Tells whether a name as people write it leaves the registry open, as `busybox` and
+    /// `me/app` do.
+    pub fn is_short(text: &str) -> bool {
+        text.split_once('/')
+            .is_none_or(|(first, _)| !looks_like_host(first))
+    }
+
     /// Returns the same repository pinned to `digest`, without a tag.
     pub fn with_digest(&self, digest: &Digest) -> Reference {
         Reference {
@@ -188,11 +202,6 @@ impl FromStr for Reference {
         if tag.is_some_and(|tag| !is_tag(tag)) {
             return Err(malformed());
         }
-        let looks_like_host = |first: &str| {
-            first == "localhost"
-                || first.contains(['.', ':', '['])
-                || first.bytes().any(|b| b.is_ascii_uppercase())
-        };
         let (registry, repository) = match path.split_once('/') {
             Some((first, rest)) if looks_like_host(first) => (first, rest.to_owned()),
             _ => (DEFAULT_REGISTRY, path.to_owned()),

@@ -15,7 +15,7 @@ use super::proxy::Proxies;
 use super::registries::{Registries, Source};
 use super::retry::{Backoff, RetryPolicy};
 use super::transport::{Payload, Timeouts, Transport, read_answer, refuse_passing_statuses};
-use crate::image::Reference;
+use crate::image::{Reference, ReferenceError};
 
 /// How often something is tried at a mirror.
 const MIRROR_ATTEMPTS: u32 = 2;
@@ -160,6 +160,14 @@ impl Client {
             sessions: Mutex::default(),
             down: Mutex::default(),
         }))
+    }
+
+    /// Returns what a name as people write it may stand for: see [`Registries::candidates`].
+    ///
+    /// # Errors
+    /// It is no name of an image.
+    pub fn candidates(&self, text: &str) -> Result<Vec<Reference>, ReferenceError> {
+        self.0.registries.candidates(text)
     }
 
     /// Checks that `registry` (such as `docker.io`, or `localhost:5000`) answers, and accepts

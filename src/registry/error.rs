@@ -66,6 +66,20 @@ impl RegistryError {
         &self.0.reason
     }
 
+    /// Returns the error of reading what was to be pushed, where it is that.
+    ///
+    /// # Errors
+    /// This one, where it is something else.
+    pub fn into_content(self) -> Result<io::Error, RegistryError> {
+        match *self.0 {
+            Context {
+                reason: Reason::Content(error),
+                ..
+            } => Ok(error),
+            context => Err(RegistryError(Box::new(context))),
+        }
+    }
+
     /// Returns the error of this type that an [`io::Error`] of a [`super::BlobReader`] carries.
     pub fn in_io_error(error: &io::Error) -> Option<&RegistryError> {
         error.get_ref()?.downcast_ref()
@@ -137,10 +151,7 @@ impl RegistryError {
                 Some("the connection is unstable; try again".to_owned())
             }
             Reason::Credentials(error) => error.hint(),
-            Reason::Manifest(ManifestError::Schema1) => Some(
-                "have it converted: push it again with a current docker, or copy it with skopeo"
-                    .to_owned(),
-            ),
+            Reason::Manifest(error) => error.hint(),
             Reason::Proxy(_) => Some("check HTTP_PROXY, HTTPS_PROXY and NO_PROXY".to_owned()),
             _ => None,
         }

@@ -6,9 +6,7 @@ use ureq::http::{HeaderName, Method, StatusCode, header};
 use super::client::{Client, Subject, Target, refuse};
 use super::error::{Failure, Reason, RegistryError, printable};
 use super::transport::{Payload, header_text, read_document};
-use crate::image::{
-    Descriptor, Digest, Hasher, Index, IndexEntry, ManifestKind, Platform, Reference, media_type,
-};
+use crate::image::{Digest, Hasher, ManifestKind, Platform, Reference, media_type};
 
 /// The largest image manifest, which is what registries accept too.
 /// See <https://github.com/opencontainers/distribution-spec/blob/main/spec.md#pushing-manifests>.
@@ -42,8 +40,8 @@ pub struct FetchedManifest {
 /// The image of one platform.
 #[derive(Clone, Debug)]
 pub struct ResolvedImage {
-    /// The digest of the index that the name stands for, if it stands for one.
-    pub index_digest: Option<Digest>,
+    /// The index that the name stands for, if it stands for one.
+    pub index: Option<FetchedManifest>,
     /// The manifest; its kind is [`ManifestKind::Image`].
     pub manifest: FetchedManifest,
 }
@@ -84,7 +82,7 @@ impl Client {
         platform: &Platform,
     ) -> Result<ResolvedImage, RegistryError> {
         let mut fetched = self.manifest(reference)?;
-        let mut index_digest = None;
+        let mut outermost = None;
         let mut depth = 0;
         while let ManifestKind::Index(index) = &fetched.kind {
             depth += 1;
@@ -97,9 +95,9 @@ impl Client {
                 let why = format!("indexes are nested deeper than {DEEPEST_INDEX}");
                 return Err(fail(&object, Reason::Malformed(why)));
             }
-            let entry = select(index, platform).ok_or_else(|| {
+            let entry = index.choose(platform).ok_or_else(|| {
                 let wanted = platform.to_string();
-                let available = platforms(index);
+                let available = index.platforms();
                 fail(&object, Reason::NoPlatform { wanted, available })
             })?;
             let expected = entry.descriptor.clone();
@@ -110,11 +108,11 @@ impl Client {
                 let expected = expected.size;
                 return Err(fail(&object, Reason::WrongSize { expected, actual }));
             }
-            index_digest.get_or_insert(fetched.digest);
-            fetched = next;
+            let index = std::mem::replace(&mut fetched, next);
+            outermost.get_or_insert(index);
         }
         Ok(ResolvedImage {
-            index_digest,
+            index: outermost,
             manifest: fetched,
         })
     }
@@ -218,37 +216,6 @@ pub(super) fn verify(expected: &Digest, bytes: &[u8]) -> Result<(), Failure> {
         actual,
     }
     .into())
-}
-
-/// Picks the entry for `platform`. Where no entry names a platform, a lone one is it.
-fn select<'a>(index: &'a Index, platform: &Platform) -> Option<&'a IndexEntry> {
-    let unnamed = || match &index.entries[..] {
-        [only] if only.platform.is_none() => Some(only),
-        entries => entries
-            .iter()
-            .find(|entry| entry.platform.is_none() && is_index(&entry.descriptor)),
-    };
-    index.select(platform).or_else(unnamed)
-}
-
-fn is_index(descriptor: &Descriptor) -> bool {
-    matches!(
-        descriptor.media_type.as_str(),
-        media_type::OCI_INDEX | media_type::DOCKER_LIST
-    )
-}
-
-/// Returns the platforms of an index's images, for people. Attestations, which call
-/// themselves `unknown/unknown`, are none.
-fn platforms(index: &Index) -> Vec<String> {
-    let mut names: Vec<String> = Vec::new();
-    for platform in index.entries.iter().filter_map(|e| e.platform.as_ref()) {
-        let name = printable(&platform.to_string());
-        if platform.os != "unknown" && !names.contains(&name) {
-            names.push(name);
-        }
-    }
-    names
 }
 
 /// Returns what an index calls itself, else what the registry calls it.

@@ -3,12 +3,14 @@
 
 mod file;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 
 use serde::Deserialize;
 
 use super::error::Reason;
+use crate::image::{Reference, ReferenceError};
 use file::{drop_ins, read};
 
 /// A `registries.conf` that can't be used.
@@ -79,6 +81,10 @@ impl RegistriesPaths {
 #[derive(Clone, Debug, Default)]
 pub struct Registries {
     entries: Vec<Entry>,
+    /// Where names without a registry are looked for; none: where docker does.
+    search: Vec<String>,
+    /// Repositories by the short names that stand for them.
+    aliases: BTreeMap<String, String>,
 }
 
 /// Where to read a repository.
@@ -139,12 +145,38 @@ impl Registries {
         }
         let mut registries = Registries::default();
         for path in files {
-            for entry in read(&path)? {
+            let content = read(&path)?;
+            for entry in content.entries {
                 registries.entries.retain(|old| old.prefix != entry.prefix);
                 registries.entries.push(entry);
             }
+            registries.search = content.search.unwrap_or(registries.search);
+            registries.aliases.extend(content.aliases);
         }
         Ok(registries)
+    }
+
+    /// Returns what a name as people write it may stand for, in the order in which to try. One
+    /// without a registry is docker.io's, unless an alias or search registries are named.
+    ///
+    /// # Errors
+    /// It is no name of an image.
+    pub fn candidates(&self, text: &str) -> Result<Vec<Reference>, ReferenceError> {
+        let plain: Reference = text.parse()?;
+        if !Reference::is_short(text) {
+            return Ok(vec![plain]);
+        }
+        let end = text.find([':', '@']).unwrap_or(text.len());
+        let (name, rest) = text.split_at(end);
+        let alias = self.aliases.get(name).filter(|alias| !alias.is_empty());
+        if let Some(alias) = alias {
+            return Ok(vec![format!("{alias}{rest}").parse()?]);
+        }
+        if self.search.is_empty() {
+            return Ok(vec![plain]);
+        }
+        let below = |registry: &String| format!("{registry}/{text}").parse();
+        self.search.iter().map(below).collect()
     }
 
     /// Returns where to read a repository from, in the order in which to try: the mirrors, and
@@ -322,6 +354,44 @@ mod tests {
             (origin.registry.as_str(), origin.repository.as_str()),
             ("old.example", "team/app")
         );
+    }
+
+    #[test]
+    fn name_without_a_registry_is_docker_ios_unless_the_file_says_otherwise() {
+        let names = |registries: &Registries, text: &str| -> Vec<String> {
+            let candidates = registries.candidates(text).unwrap();
+            candidates.iter().map(ToString::to_string).collect()
+        };
+        let none = Registries::default();
+        assert_eq!(names(&none, "x:1"), ["docker.io/library/x:1"]);
+        let registries = parse(
+            r#"
+            unqualified-search-registries = ["one.example", "docker.io"]
+            [aliases]
+            "x" = "two.example/team/x"
+            "me/y" = "two.example/y"
+            "off" = ""
+            "#,
+        )
+        .unwrap();
+        for (text, expected) in [
+            (
+                "z",
+                &["one.example/z:latest", "docker.io/library/z:latest"][..],
+            ),
+            ("me/z:1", &["one.example/me/z:1", "docker.io/me/z:1"]),
+            ("x:1", &["two.example/team/x:1"]),
+            ("me/y", &["two.example/y:latest"]),
+            (
+                "off",
+                &["one.example/off:latest", "docker.io/library/off:latest"],
+            ),
+            ("docker.io/x", &["docker.io/library/x:latest"]),
+            ("localhost/x", &["localhost/x:latest"]),
+        ] {
+            assert_eq!(names(&registries, text), expected, "{text}");
+        }
+        assert!(registries.candidates("X Y").is_err());
     }
 
     #[test]

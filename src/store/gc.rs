@@ -127,6 +127,7 @@ impl Store {
         };
         for kind in [
             "refs",
+            "lists",
             "images",
             "blobs/sha256",
             "blobs/sha512",
@@ -222,22 +223,42 @@ impl Store {
         Ok(live)
     }
 
+    /// Marks a manifest or an index, and what of all that it refers to is here.
+    fn mark_document(&self, digest: &Digest, live: &mut BTreeSet<Digest>) -> Result<()> {
+        let mut pending = vec![digest.clone()];
+        while let Some(digest) = pending.pop() {
+            if !live.insert(digest.clone()) {
+                continue;
+            }
+            match self.read_document(&digest) {
+                Ok(bytes) => match ManifestKind::parse(&bytes, None) {
+                    Ok(ManifestKind::Image(manifest)) => {
+                        let layers = manifest.layers.into_iter().map(|l| l.digest);
+                        live.extend(layers.chain([manifest.config.digest]));
+                    }
+                    Ok(ManifestKind::Index(index)) => {
+                        pending.extend(index.entries.into_iter().map(|e| e.descriptor.digest));
+                    }
+                    Err(_) => {}
+                },
+                Err(error) => passing(error)?,
+            }
+        }
+        Ok(())
+    }
+
     /// Returns what must stay. Where an image can't be read for a reason that may pass, that
     /// is an error: what it needs must not be taken for garbage.
     fn live_but_for_urls(&self) -> Result<Live> {
         let mut live = Live::default();
         let refs = self.references()?;
-        for digest in refs.iter().filter_map(|r| r.manifest.clone()) {
-            match self.read_document(&digest) {
-                Ok(bytes) => {
-                    if let Ok(ManifestKind::Image(manifest)) = ManifestKind::parse(&bytes, None) {
-                        let layers = manifest.layers.into_iter().map(|l| l.digest);
-                        live.blobs.extend(layers);
-                    }
-                }
-                Err(error) => passing(error)?,
+        for record in &refs {
+            for digest in record.manifest.iter().chain(&record.index) {
+                self.mark_document(digest, &mut live.blobs)?;
             }
-            live.blobs.insert(digest);
+        }
+        for list in self.lists()? {
+            self.mark_document(&list.index, &mut live.blobs)?;
         }
         let of_containers = self.containers()?.into_iter().map(|c| c.record.image);
         let mut images = self.image_ids(&refs)?;
@@ -356,7 +377,7 @@ impl Collection {
             }
         }
         let horizon = SystemTime::now().checked_sub(FORGOTTEN);
-        for kind in ["stat", "traces"] {
+        for kind in super::inventory::FORGETTABLE {
             let directory = store.dir(kind);
             for name in super::files::names(&directory)? {
                 let path = directory.join(name);

@@ -21,6 +21,21 @@ pub struct RefRecord {
     /// The manifest under which it came from or went to a registry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manifest: Option<Digest>,
+    /// The index that the name stands for there, and that has the manifest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<Digest>,
+    /// Whether it came from or went to the registry under this very name. A name that was
+    /// given here keeps the manifest all the same, so that the image leaves as it came.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub registered: bool,
+}
+
+impl RefRecord {
+    /// Returns what the name stands for in its registry: the index, else the manifest.
+    pub fn digest(&self) -> Option<&Digest> {
+        let digest = self.index.as_ref().or(self.manifest.as_ref());
+        digest.filter(|_| self.registered)
+    }
 }
 
 /// When an image came into the store.
@@ -45,6 +60,8 @@ pub struct Image {
     pub refs: Vec<RefRecord>,
     /// The manifest as pulled or pushed, of the name that was asked for.
     pub manifest: Option<Digest>,
+    /// The index that the name that was asked for stands for.
+    pub index: Option<Digest>,
 }
 
 /// What a removal did.
@@ -57,7 +74,7 @@ pub struct Removed {
 }
 
 /// Returns a reference as a file name: what is not plain is percent-encoded.
-fn encode(name: &str) -> String {
+pub(super) fn encode(name: &str) -> String {
     let mut encoded = String::with_capacity(name.len() + 8);
     for byte in name.bytes() {
         match byte {
@@ -106,16 +123,26 @@ impl Store {
     /// # Errors
     /// [`StoreError::NoImage`] where it has been removed meanwhile; disk full, and the like.
     pub fn tag(&self, name: &Reference, image: &Digest, manifest: Option<Digest>) -> Result<()> {
-        let _naming = self.lock(NAMING)?;
-        if !self.has_blob(image) {
-            return Err(StoreError::NoImage(image.to_string()));
-        }
-        let record = RefRecord {
+        self.write_reference(&RefRecord {
             name: name.to_string(),
             image: image.clone(),
             manifest,
-        };
-        super::files::write_json(&self.ref_path(name), &record)
+            index: None,
+            registered: false,
+        })
+    }
+
+    /// As [`Store::tag`], with all that is known of the name.
+    ///
+    /// # Errors
+    /// As for [`Store::tag`].
+    pub fn write_reference(&self, record: &RefRecord) -> Result<()> {
+        let name: Reference = record.name.parse()?;
+        let _naming = self.lock(NAMING)?;
+        if !self.has_blob(&record.image) {
+            return Err(StoreError::NoImage(record.image.to_string()));
+        }
+        super::files::write_json(&self.ref_path(&name), record)
     }
 
     /// Returns what a name stands for. A damaged record counts as none: to pull or to build
@@ -176,6 +203,7 @@ impl Store {
                 size: self.image_size(&id),
                 used: super::inventory::modified(&self.image_path(&id)),
                 manifest: refs.iter().find_map(|r| r.manifest.clone()),
+                index: None,
                 id,
                 config,
                 refs,
@@ -204,39 +232,46 @@ impl Store {
     /// # Errors
     /// [`StoreError::NoImage`], [`StoreError::Ambiguous`]; a damaged record.
     pub fn find(&self, name: &str) -> Result<Image> {
-        let id = match self.find_id(name)? {
+        let (id, record) = match self.find_id(name)? {
             Some(found) => found,
             None => return Err(StoreError::NoImage(name.to_owned())),
         };
         let refs: Vec<_> = self
             .references()?
             .into_iter()
-            .filter(|r| r.image == id.0)
+            .filter(|r| r.image == id)
             .collect();
-        let config = match self.config(&id.0) {
+        let config = match self.config(&id) {
             // It was removed just now.
             Err(StoreError::NoBlob(_)) if self.find_id(name)?.is_none() => {
                 return Err(StoreError::NoImage(name.to_owned()));
             }
             other => other?,
         };
+        let (manifest, index) = record.map_or((None, None), |r| (r.manifest, r.index));
         Ok(Image {
             config,
-            size: self.image_size(&id.0),
-            used: super::inventory::modified(&self.image_path(&id.0)),
-            manifest: id
-                .1
-                .or_else(|| refs.iter().find_map(|r| r.manifest.clone())),
-            id: id.0,
+            size: self.image_size(&id),
+            used: super::inventory::modified(&self.image_path(&id)),
+            manifest: manifest.or_else(|| refs.iter().find_map(|r| r.manifest.clone())),
+            index,
+            id,
             refs,
         })
     }
 
-    /// Returns the id, and the manifest of the name that was asked for.
-    fn find_id(&self, name: &str) -> Result<Option<(Digest, Option<Digest>)>> {
+    /// Returns the id, and the record of the name that was asked for.
+    fn find_id(&self, name: &str) -> Result<Option<(Digest, Option<RefRecord>)>> {
         if let Ok(reference) = name.parse::<Reference>() {
             if let Some(record) = self.reference(&reference)? {
-                return Ok(Some((record.image, record.manifest)));
+                return Ok(Some((record.image.clone(), Some(record))));
+            }
+            if Reference::is_short(name) {
+                for candidate in (self.short_names)(name) {
+                    if let Some(record) = self.reference(&candidate)? {
+                        return Ok(Some((record.image.clone(), Some(record))));
+                    }
+                }
             }
             // name@digest: an image of that repository that came under that manifest.
             if let Some(digest) = reference.digest() {
@@ -247,9 +282,10 @@ impl Store {
                 };
                 let wanted = repository(name);
                 let found = self.references()?.into_iter().find(|r| {
-                    r.manifest.as_ref() == Some(&digest) && repository(&r.name) == wanted
+                    let is_it = |known: &Option<Digest>| known.as_ref() == Some(&digest);
+                    (is_it(&r.manifest) || is_it(&r.index)) && repository(&r.name) == wanted
                 });
-                return Ok(found.map(|r| (r.image, r.manifest)));
+                return Ok(found.map(|r| (r.image.clone(), Some(r))));
             }
         }
         let prefix = name.strip_prefix("sha256:").unwrap_or(name);
@@ -277,6 +313,18 @@ impl Store {
         super::files::remove_file(&self.image_path(id))?;
         removed.deleted = Some(id.clone());
         Ok(removed)
+    }
+
+    /// Takes an image without a name out of the list of images: something else leads to it.
+    ///
+    /// # Errors
+    /// The record can't be removed.
+    pub fn unlist(&self, id: &Digest) -> Result<()> {
+        let _naming = self.lock(NAMING)?;
+        if !self.references()?.iter().any(|r| r.image == *id) {
+            super::files::remove_file(&self.image_path(id))?;
+        }
+        Ok(())
     }
 
     /// Removes an image as `docker rmi` does: by name, its name, and the image itself with its

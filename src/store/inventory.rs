@@ -9,6 +9,9 @@ use std::time::SystemTime;
 use super::{Container, Image, Result, Store};
 use crate::image::{ChainId, DiffId, Digest};
 
+/// Directories of what only says more of builds, or makes them faster.
+pub(super) const FORGETTABLE: [&str; 3] = ["logs", "stat", "traces"];
+
 /// What kind of thing makes the next build faster. Their names are those of BuildKit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CacheKind {
@@ -100,6 +103,10 @@ pub struct Inventory {
     pub blobs: Amount,
     /// Those of them that no image and no layer has.
     pub unused_blobs: Amount,
+    /// What is remembered of steps, blobs, contexts and failures.
+    pub records: Amount,
+    /// Those of them that builds go well without, and a prune of everything takes away.
+    pub unused_records: Amount,
     /// What waits to be removed.
     pub trash: Amount,
 }
@@ -253,6 +260,16 @@ impl Store {
                 unused_blobs.add(bytes);
             }
         }
+        let (mut records, mut unused_records) = (Amount::default(), Amount::default());
+        for kind in ["cache", "compressed", "urls"].iter().chain(&FORGETTABLE) {
+            for name in super::files::names(&self.dir(kind))? {
+                let bytes = tree_bytes(&self.dir(kind).join(name));
+                records.add(bytes);
+                if FORGETTABLE.contains(kind) {
+                    unused_records.add(bytes);
+                }
+            }
+        }
         let mut trash = Amount::default();
         for name in super::files::names(&self.dir("trash"))? {
             trash.add(tree_bytes(&self.dir("trash").join(name)));
@@ -265,6 +282,8 @@ impl Store {
             unused_layers,
             blobs,
             unused_blobs,
+            records,
+            unused_records,
             trash,
         })
     }

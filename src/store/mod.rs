@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! refs/<encoded name>        a name and its image
+//! lists/<encoded name>       an index that `kiln manifest` puts together
 //! images/<hex>               an image by its config digest: when it came here
 //! blobs/sha256/<hex>         manifests, configs, layers as pulled or compressed for export
 //! compressed/<diff_id hex>   which blobs hold a layer, by compression
@@ -35,6 +36,7 @@ mod images;
 mod inventory;
 mod layers;
 mod limit;
+mod lists;
 mod merged;
 mod mounts;
 mod prune;
@@ -58,12 +60,13 @@ pub use inventory::{Amount, CacheItem, CacheKind, Inventory};
 pub(crate) use layers::boot_id;
 pub use layers::{CompressedBlob, Layer, Stack};
 pub use limit::Shrunk;
+pub use lists::ListRecord;
 pub use mounts::{MOUNTED, Snapshot};
 pub use prune::{Extent, LabelFilter, PruneOptions, Pruned};
 pub use session::{Lock, Session, StepLock};
 pub use urls::UrlRecord;
 
-use crate::image::{Digest, ReferenceError};
+use crate::image::{Digest, Reference, ReferenceError};
 use crate::layer::Ownership;
 
 /// A store with less room than this counts as full, in bytes.
@@ -89,9 +92,10 @@ const DIRECTORIES: [&str; 12] = [
 ];
 
 /// What a store has once it is needed.
-const LATER: [&str; 7] = [
+const LATER: [&str; 8] = [
     "containers",
     "contexts",
+    "lists",
     "logs",
     "merged",
     "mounts",
@@ -258,7 +262,11 @@ pub struct Store {
     form: Form,
     /// Absent for one who collects.
     uses: Option<uses::Uses>,
+    short_names: ShortNames,
 }
+
+/// What a name without a registry may stand for, beside docker.io's repository.
+pub type ShortNames = fn(&str) -> Vec<Reference>;
 
 impl Store {
     /// Opens the store in a directory, which is made where it is missing. Trees are stored as
@@ -276,6 +284,7 @@ impl Store {
             root,
             form,
             uses: Some(uses::Uses::default()),
+            short_names: |_| Vec::new(),
         };
         // A store of an earlier kiln may lack some.
         if DIRECTORIES.iter().any(|name| !store.dir(name).is_dir()) {
@@ -318,6 +327,14 @@ impl Store {
         }
         files::remove_tree(&self.root)?;
         Ok(true)
+    }
+
+    /// Returns the store with further meanings of names without a registry.
+    pub fn with_short_names(self, short_names: ShortNames) -> Store {
+        Store {
+            short_names,
+            ..self
+        }
     }
 
     /// Returns the store with trees of another form.

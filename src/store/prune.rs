@@ -90,15 +90,19 @@ impl Store {
     /// # Errors
     /// Something can't be read or removed.
     pub fn prune(&self, options: &PruneOptions) -> Result<Option<Pruned>> {
+        let Some(lease) = self.try_lock_shared("use")? else {
+            return Ok(None);
+        };
         let mut inventory = self.for_collection().inventory()?;
+        let mut pruned = Pruned::default();
+        // Before anything is claimed: who has a container's lock may wait for that.
+        if options.containers {
+            self.prune_containers(&mut inventory, options, &mut pruned)?;
+        }
         let Some(collection) = self.begin_collection()? else {
             return Ok(None);
         };
         let store = &collection.store;
-        let mut pruned = Pruned::default();
-        if options.containers {
-            self.prune_containers(&mut inventory, options, &mut pruned)?;
-        }
         // Some may have been made since.
         let containers = store.containers()?;
         let in_use: BTreeSet<&Digest> = containers.iter().map(|c| &c.record.image).collect();
@@ -141,7 +145,7 @@ impl Store {
         }
         pruned.cache.sort();
         if options.is_all_cache() {
-            for name in ["stat", "traces"] {
+            for name in super::inventory::FORGETTABLE {
                 for file in super::files::names(&store.dir(name))? {
                     let path = store.dir(name).join(file);
                     pruned.bytes += super::inventory::tree_bytes(&path);
@@ -150,6 +154,7 @@ impl Store {
             }
         }
         pruned.bytes += collection.finish()?.bytes;
+        drop(lease);
         self.remove_leftovers()?;
         Ok(Some(pruned))
     }

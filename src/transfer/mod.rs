@@ -6,8 +6,8 @@ mod push;
 
 pub use layers::{LayerSource, bring_layer, bring_layers};
 pub(crate) use pull::pair;
-pub use pull::{Pulled, pull};
-pub use push::{Exported, compress_layers, manifest_of, push};
+pub use pull::{Pulled, pull, pull_named};
+pub use push::{Exported, compress_layers, manifest_of, push, repositories};
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -55,6 +55,17 @@ pub enum TransferError {
         /// From the content.
         found: Digest,
     },
+    /// A name without a registry that no search registry has.
+    #[error("{name} is in none of the registries that registries.conf names: {}", list(.tried))]
+    NotFound {
+        /// The name.
+        name: String,
+        /// What each said.
+        tried: Vec<TransferError>,
+    },
+    /// What is no name of an image.
+    #[error(transparent)]
+    Reference(#[from] crate::image::ReferenceError),
     /// A config that does not fit its manifest, or is none.
     #[error("the image's config is unusable: {0}")]
     Config(String),
@@ -68,6 +79,11 @@ pub enum TransferError {
         /// What was asked for.
         wanted: Box<Platform>,
     },
+}
+
+fn list(errors: &[TransferError]) -> String {
+    let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    texts.join("; ")
 }
 
 impl TransferError {
@@ -103,6 +119,11 @@ impl TransferError {
         match self {
             TransferError::Registry(error) => error.hint(),
             TransferError::Store(error) => error.hint(),
+            TransferError::Reference(error) => error.hint(),
+            TransferError::NotFound { name, .. } => Some(format!(
+                "write the registry too, as in docker.io/{name}, or change \
+                 unqualified-search-registries"
+            )),
             TransferError::Layer { source, .. } => source.hint(),
             TransferError::Read { source, .. } => space_hint(source),
             TransferError::WrongDiffId { .. } | TransferError::Config(_) => Some(

@@ -8,8 +8,8 @@ use super::{Transfer, TransferError};
 use crate::image::{
     Descriptor, DiffId, Digest, ImageConfig, ManifestError, ManifestKind, Platform, Reference,
 };
-use crate::registry::Client;
-use crate::store::Stack;
+use crate::registry::{Client, Reason};
+use crate::store::{RefRecord, Stack};
 
 /// No config is larger, in bytes.
 const CONFIG_LIMIT: u64 = 8 << 20;
@@ -94,18 +94,71 @@ pub fn pull(
     let id = manifest.config.digest.clone();
     store.write_document_as(&id, &config_bytes)?;
     store.write_document_as(&resolved.manifest.digest, &resolved.manifest.bytes)?;
+    if let Some(index) = &resolved.index {
+        store.write_document_as(&index.digest, &index.bytes)?;
+    }
     store.sync(stack.layers())?;
     store.publish_image(&id, &stack)?;
     let before = store.reference(reference)?;
     let manifest_digest = resolved.manifest.digest.clone();
-    store.tag(reference, &id, Some(manifest_digest.clone()))?;
+    let index = resolved.index.map(|index| index.digest);
+    store.write_reference(&RefRecord {
+        name: reference.to_string(),
+        image: id.clone(),
+        manifest: Some(manifest_digest.clone()),
+        index: index.clone(),
+        registered: true,
+    })?;
     Ok(Pulled {
         unchanged: before.is_some_and(|r| r.image == id),
-        digest: resolved.index_digest.unwrap_or(manifest_digest),
+        digest: index.unwrap_or(manifest_digest),
         id,
         config,
         stack,
     })
+}
+
+/// Pulls what a name as people write it stands for, from the first of the registries that it may
+/// belong to that has it; returns its whole name too.
+///
+/// # Errors
+/// As for [`pull`]; [`TransferError::NotFound`] where several registries were asked in vain.
+pub fn pull_named(
+    transfer: &Transfer<'_>,
+    client: &Client,
+    name: &str,
+    platform: &Platform,
+    any_platform: bool,
+) -> Result<(Reference, Pulled), TransferError> {
+    let mut tried = Vec::new();
+    let candidates = client.candidates(name)?;
+    let is_only = candidates.len() == 1;
+    for reference in candidates {
+        match pull(transfer, client, &reference, platform, any_platform) {
+            Ok(pulled) => return Ok((reference, pulled)),
+            Err(TransferError::Registry(error)) if !is_only && lacks(error.reason()) => {
+                tried.push(error.into());
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(TransferError::NotFound {
+        name: name.to_owned(),
+        tried,
+    })
+}
+
+/// Tells whether a registry has not what it was asked for, as far as the user may know.
+fn lacks(reason: &Reason) -> bool {
+    matches!(
+        reason,
+        Reason::NotFound
+            | Reason::RepositoryNotFound
+            | Reason::TagNotFound { .. }
+            | Reason::Unauthorized { .. }
+            | Reason::Denied(_)
+            | Reason::Unreachable(_)
+    )
 }
 
 /// Pairs the layers of a manifest with the diff ids of its config.

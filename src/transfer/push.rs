@@ -1,5 +1,6 @@
 //! Images into a registry, and the compressed layers that leave the store.
 
+use std::collections::HashMap;
 use std::io::{self, Write};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,7 +13,7 @@ use crate::image::{
 };
 use crate::layer::{gzip_encoder, write_tar};
 use crate::registry::{Client, Pushed};
-use crate::store::{CompressedBlob, Image, Layer, Stack, Verifying};
+use crate::store::{CompressedBlob, Image, Layer, RefRecord, Stack, Store, Verifying};
 
 /// How many blobs are uploaded at once.
 const PARALLEL: usize = 4;
@@ -181,6 +182,33 @@ fn as_oci(mut layer: Descriptor) -> Descriptor {
     layer
 }
 
+/// Returns the repositories of a registry that have blobs of images that came from there or
+/// went there: a registry may take a blob from one for another.
+///
+/// # Errors
+/// The names can't be read.
+pub fn repositories(
+    store: &Store,
+    registry: &str,
+) -> Result<HashMap<Digest, Reference>, TransferError> {
+    let mut known = HashMap::new();
+    for record in store.references()? {
+        if let Ok(name) = record.name.parse::<Reference>()
+            && name.registry() == registry
+            && record.registered
+            && let Some(digest) = record.manifest
+            && let Ok(bytes) = store.read_document(&digest)
+            && let Ok(ManifestKind::Image(manifest)) = ManifestKind::parse(&bytes, None)
+        {
+            for blob in manifest.layers.iter().chain([&manifest.config]) {
+                let entry = known.entry(blob.digest.clone());
+                entry.or_insert_with(|| name.clone());
+            }
+        }
+    }
+    Ok(known)
+}
+
 /// Pushes an image: blobs that exist are skipped, the manifest comes last.
 ///
 /// # Errors
@@ -192,12 +220,7 @@ pub fn push(
     reference: &Reference,
 ) -> Result<Digest, TransferError> {
     let exported = manifest_of(transfer, image)?;
-    // A repository of the same registry that the base came from may have its layers.
-    let mount_from = image
-        .refs
-        .iter()
-        .filter_map(|r| r.name.parse::<Reference>().ok())
-        .find(|r| r.registry() == reference.registry() && r.repository() != reference.repository());
+    let elsewhere = repositories(transfer.store, reference.registry())?;
     let mut blobs: Vec<&Descriptor> = exported.manifest.layers.iter().collect();
     blobs.push(&exported.manifest.config);
     let next = AtomicUsize::new(0);
@@ -208,7 +231,8 @@ pub fn push(
             while !failed()
                 && let Some(blob) = blobs.get(next.fetch_add(1, Ordering::Relaxed))
             {
-                if let Err(error) = push_blob(transfer, client, reference, blob, &mount_from)
+                let mount_from = elsewhere.get(&blob.digest);
+                if let Err(error) = push_blob(transfer, client, reference, blob, mount_from)
                     && let Ok(mut first) = first_error.lock()
                 {
                     first.get_or_insert(error);
@@ -225,9 +249,13 @@ pub fn push(
     }
     let media_type = &exported.manifest.media_type;
     let digest = client.push_manifest(reference, media_type, &exported.bytes)?;
-    transfer
-        .store
-        .tag(reference, &image.id, Some(exported.digest))?;
+    transfer.store.write_reference(&RefRecord {
+        name: reference.to_string(),
+        image: image.id.clone(),
+        manifest: Some(exported.digest),
+        index: None,
+        registered: true,
+    })?;
     Ok(digest)
 }
 
@@ -236,7 +264,7 @@ fn push_blob(
     client: &Client,
     reference: &Reference,
     blob: &Descriptor,
-    mount_from: &Option<Reference>,
+    mount_from: Option<&Reference>,
 ) -> Result<(), TransferError> {
     let reported = transfer.begin(blob.digest.short(), Verb::Push, Some(blob.size));
     let store = transfer.store;
@@ -249,7 +277,7 @@ fn push_blob(
         reference,
         blob,
         &mut open,
-        mount_from.as_ref(),
+        mount_from,
         Some(reported.progress()),
     )?;
     reported.end(match pushed {

@@ -1,13 +1,15 @@
 //! A registry in memory that keeps a log of what it is asked, and goes wrong where it is told to.
 
 use std::collections::BTreeMap;
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{self, BufReader, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::http::{self, Request};
 use super::layer_tar::sha256;
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -23,6 +25,20 @@ pub enum Fault {
     Silence,
     /// A status, with an error document of the given code and message.
     Status(u16, &'static str, &'static str),
+    /// A status that may pass, and after how many seconds it does.
+    Busy(u16, u64),
+    /// This is where it is now.
+    Redirect(String),
+    /// This many bytes are announced; what there is comes.
+    Length(usize),
+    /// The body begins again and again.
+    Endless,
+    /// Nothing comes for this long.
+    Pause(Duration),
+    /// Nothing comes any more after this many bytes.
+    Stall(usize),
+    /// `Docker-Content-Digest` says this.
+    Digest(String),
 }
 
 /// An image that was put into the registry.
@@ -42,11 +58,28 @@ struct Content {
     blobs: BTreeMap<String, Vec<u8>>,
     /// By path: the media type and the bytes.
     manifests: BTreeMap<String, (String, Vec<u8>)>,
-    /// By path.
-    faults: BTreeMap<String, Fault>,
+    /// By path: what goes wrong, and how often it still does.
+    faults: BTreeMap<String, (Fault, usize)>,
     /// `Basic …`, where it is asked for.
     authorization: Option<String>,
+    tokens: Option<Tokens>,
+    address: String,
     log: Vec<String>,
+    /// By path: how many bytes of bodies were sent.
+    sent: BTreeMap<String, u64>,
+    /// The paths that were asked for by someone who said who they are.
+    authorized: Vec<String>,
+}
+
+/// Tokens that the registry asks for.
+#[derive(Default)]
+struct Tokens {
+    /// How many requests each is good for.
+    uses: usize,
+    /// How many were given.
+    given: usize,
+    /// How many requests the last one is still good for.
+    left: usize,
 }
 
 /// A server on loopback with the repository `app`, and any that is pushed to.
@@ -58,17 +91,10 @@ pub struct FaultyRegistry {
 impl FaultyRegistry {
     /// Starts an empty registry. Its thread ends with the process.
     pub fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
         let content = Arc::new(Mutex::new(Content::default()));
         let shared = content.clone();
-        thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let content = shared.clone();
-                // A client that hangs up ends its thread, whatever it was in the middle of.
-                thread::spawn(move || serve(stream, &content).ok());
-            }
-        });
+        let address = http::listen(move |stream| serve(stream, &shared));
+        content.lock().unwrap().address = address.to_string();
         Self { address, content }
     }
 
@@ -141,10 +167,19 @@ impl FaultyRegistry {
         }
     }
 
-    /// Makes the answer to a path below `/v2/` go wrong from now on.
+    /// Makes the answer to a path, as below `/v2/`, go wrong from now on.
     pub fn fault(&self, path: &str, fault: Fault) {
+        self.fault_times(path, fault, usize::MAX);
+    }
+
+    /// As [`FaultyRegistry::fault`], so many times.
+    pub fn fault_times(&self, path: &str, fault: Fault, times: usize) {
+        let path = match path.starts_with('/') {
+            true => path.to_owned(),
+            false => format!("/v2/{path}"),
+        };
         let mut content = self.content.lock().unwrap();
-        content.faults.insert(format!("/v2/{path}"), fault);
+        content.faults.insert(path, (fault, times));
     }
 
     /// Makes all go right again.
@@ -155,6 +190,27 @@ impl FaultyRegistry {
     /// Asks for a user and password from now on, given in the form of a docker `auth` entry.
     pub fn require(&self, auth: &str) {
         self.content.lock().unwrap().authorization = Some(format!("Basic {auth}"));
+    }
+
+    /// Asks for tokens from now on, each good for so many requests. `/token` gives them.
+    pub fn require_tokens(&self, uses: usize) {
+        let tokens = Tokens {
+            uses,
+            ..Tokens::default()
+        };
+        self.content.lock().unwrap().tokens = Some(tokens);
+    }
+
+    /// Returns how many bytes of bodies were sent for a path below `/v2/`.
+    pub fn sent(&self, path: &str) -> u64 {
+        let content = self.content.lock().unwrap();
+        let sent = content.sent.get(&format!("/v2/{path}"));
+        sent.copied().unwrap_or_default()
+    }
+
+    /// Returns the paths that were asked for with credentials or a token.
+    pub fn authorized(&self) -> Vec<String> {
+        self.content.lock().unwrap().authorized.clone()
     }
 
     /// Returns what was asked since the last call, as `GET /v2/app/manifests/1`, without the
@@ -191,15 +247,6 @@ pub fn tar_of(files: &[(&str, &str)]) -> Vec<u8> {
     tar.into_inner().unwrap()
 }
 
-struct Request {
-    method: String,
-    path: String,
-    query: String,
-    media_type: String,
-    authorization: Option<String>,
-    body: Vec<u8>,
-}
-
 struct Reply {
     status: u16,
     headers: Vec<(&'static str, String)>,
@@ -223,6 +270,35 @@ impl Reply {
         }
     }
 
+    fn head(&self) -> String {
+        let mut head = format!("HTTP/1.1 {} Status\r\n", self.status);
+        for (name, value) in &self.headers {
+            head += &format!("{name}: {value}\r\n");
+        }
+        head
+    }
+
+    fn json(document: &Value) -> Self {
+        Self {
+            body: document.to_string().into_bytes(),
+            ..Self::new(200)
+        }
+    }
+
+    /// Leaves out what comes before the offset that was asked for.
+    fn after_offset(mut self, request: &Request) -> Self {
+        let range = request.header("range");
+        let offset = range.and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-'));
+        if let Some(offset) = offset {
+            let (offset, size): (usize, _) = (offset.parse().unwrap(), self.body.len());
+            self.status = 206;
+            self.body.drain(..offset);
+            let range = format!("bytes {offset}-{}/{size}", size - 1);
+            return self.with("Content-Range", range);
+        }
+        self
+    }
+
     fn with(mut self, name: &'static str, value: impl ToString) -> Self {
         self.headers.push((name, value.to_string()));
         self
@@ -233,39 +309,51 @@ fn serve(stream: TcpStream, content: &Mutex<Content>) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut writer = stream.try_clone()?;
     let mut reader = BufReader::new(stream);
-    while let Some(request) = read(&mut reader)? {
+    while let Some(request) = http::read(&mut reader)? {
         let (mut reply, fault) = {
             let mut content = content.lock().unwrap();
-            if request.path != "/v2/" {
-                let line = format!("{} {}", request.method, request.path);
-                content.log.push(line);
-            }
-            let fault = content.faults.get(&request.path).cloned();
-            (content.answer(&request), fault)
+            content.note(&request);
+            (content.answer(&request), content.fault_of(&request.path))
         };
-        let mut sent = usize::MAX;
+        let mut announced = None;
+        let mut end = usize::MAX;
+        let mut stalls = false;
         match fault {
             None => {}
             Some(Fault::Silence) => return Ok(()),
             Some(Fault::Status(status, code, message)) => {
                 reply = Reply::error(status, code, message);
             }
+            Some(Fault::Busy(status, seconds)) => {
+                reply = Reply::error(status, "TOOMANYREQUESTS", "slow down")
+                    .with("Retry-After", seconds);
+            }
+            Some(Fault::Redirect(url)) => reply = Reply::new(307).with("Location", url),
             Some(Fault::Altered) => {
                 if let Some(last) = reply.body.last_mut() {
                     *last ^= 1;
                 }
             }
-            Some(Fault::CutAfter(count)) => sent = count,
+            Some(Fault::CutAfter(count)) => end = count,
+            Some(Fault::Length(length)) => announced = Some(length),
+            Some(Fault::Endless) => return send_endless(&mut writer, &reply),
+            Some(Fault::Pause(time)) => thread::sleep(time),
+            Some(Fault::Stall(count)) => (end, stalls) = (count, true),
+            Some(Fault::Digest(digest)) => reply = reply.with("Docker-Content-Digest", digest),
         }
-        let mut head = format!("HTTP/1.1 {} Status\r\n", reply.status);
-        for (name, value) in &reply.headers {
-            head += &format!("{name}: {value}\r\n");
-        }
-        head += &format!("Content-Length: {}\r\n\r\n", reply.body.len());
+        let announced = announced.unwrap_or(reply.body.len());
+        let head = reply.head() + &format!("Content-Length: {announced}\r\n\r\n");
         writer.write_all(head.as_bytes())?;
         if request.method != "HEAD" {
-            writer.write_all(&reply.body[..sent.min(reply.body.len())])?;
-            if sent < reply.body.len() {
+            let body = &reply.body[..end.min(reply.body.len())];
+            writer.write_all(body)?;
+            let mut content = content.lock().unwrap();
+            *content.sent.entry(request.path).or_default() += body.len() as u64;
+            drop(content);
+            if stalls {
+                thread::sleep(Duration::from_secs(600));
+            }
+            if body.len() < announced {
                 return Ok(());
             }
         }
@@ -273,56 +361,79 @@ fn serve(stream: TcpStream, content: &Mutex<Content>) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads a request; nothing at the end, or where TLS begins, which is not spoken here.
-fn read(reader: &mut impl BufRead) -> io::Result<Option<Request>> {
-    if matches!(reader.fill_buf()?.first(), None | Some(0x16)) {
-        return Ok(None);
+fn send_endless(writer: &mut TcpStream, reply: &Reply) -> io::Result<()> {
+    let head = reply.head() + "Transfer-Encoding: chunked\r\n\r\n";
+    writer.write_all(head.as_bytes())?;
+    let mut body = reply.body.clone();
+    // In pieces of some size, so that it takes no time to send what is too much.
+    while body.len() < 1 << 16 {
+        body.extend_from_slice(&reply.body);
+        body.push(b' ');
     }
-    let mut line = String::new();
-    reader.read_line(&mut line)?;
-    let mut words = line.split_whitespace();
-    let (Some(method), Some(target)) = (words.next(), words.next()) else {
-        return Ok(None);
-    };
-    let (path, query) = target.split_once('?').unwrap_or((target, ""));
-    let mut request = Request {
-        method: method.to_owned(),
-        path: path.to_owned(),
-        query: query.replace("%3A", ":"),
-        media_type: String::new(),
-        authorization: None,
-        body: Vec::new(),
-    };
-    let mut length = 0;
     loop {
-        let mut line = String::new();
-        reader.read_line(&mut line)?;
-        let Some((name, value)) = line.trim_end().split_once(':') else {
-            break;
-        };
-        let value = value.trim();
-        match name.to_ascii_lowercase().as_str() {
-            "content-length" => length = value.parse().unwrap(),
-            "content-type" => request.media_type = value.to_owned(),
-            "authorization" => request.authorization = Some(value.to_owned()),
-            _ => {}
-        }
+        write!(writer, "{:x}\r\n", body.len())?;
+        writer.write_all(&body)?;
+        writer.write_all(b"\r\n")?;
     }
-    reader.take(length).read_to_end(&mut request.body)?;
-    Ok(Some(request))
 }
 
 impl Content {
-    fn answer(&mut self, request: &Request) -> Reply {
-        if self.authorization.is_some() && self.authorization != request.authorization {
-            return Reply::error(401, "UNAUTHORIZED", "authentication required")
-                .with("WWW-Authenticate", "Basic realm=\"tests\"");
+    fn note(&mut self, request: &Request) {
+        let path = &request.path;
+        if request.header("authorization").is_some() {
+            self.authorized.push(path.clone());
         }
+        match path.as_str() {
+            "/v2/" => {}
+            "/token" => {
+                let query = request.query.replace("%3A", ":").replace("%2C", ",");
+                self.log.push(format!("GET /token?{query}"));
+            }
+            path => self.log.push(format!("{} {path}", request.method)),
+        }
+    }
+
+    /// Returns what goes wrong with an answer now.
+    fn fault_of(&mut self, path: &str) -> Option<Fault> {
+        let (fault, times) = self.faults.get_mut(path)?;
+        *times = times.checked_sub(1)?;
+        Some(fault.clone())
+    }
+
+    /// Returns what is answered to those who may not ask.
+    fn refusal(&mut self, request: &Request) -> Option<Reply> {
+        let told = request.header("authorization");
+        let refused = Reply::error(401, "UNAUTHORIZED", "authentication required");
+        if let Some(tokens) = &mut self.tokens {
+            if told == Some(&format!("Bearer t{}", tokens.given)) && tokens.left > 0 {
+                tokens.left -= 1;
+                return None;
+            }
+            let realm = format!(
+                "Bearer realm=\"http://{}/token\",service=\"tests\"",
+                self.address
+            );
+            return Some(refused.with("WWW-Authenticate", realm));
+        }
+        let known = self.authorization.as_deref();
+        (known.is_some() && known != told)
+            .then(|| refused.with("WWW-Authenticate", "Basic realm=\"tests\""))
+    }
+
+    fn answer(&mut self, request: &Request) -> Reply {
         let path = request.path.as_str();
-        let digest_asked = request
-            .query
-            .split('&')
-            .find_map(|pair| pair.strip_prefix("digest="));
+        if let (Some(tokens), "/token") = (&mut self.tokens, path) {
+            tokens.given += 1;
+            tokens.left = tokens.uses;
+            let token = format!("t{}", tokens.given);
+            return Reply::json(&json!({"token": token, "expires_in": 300}));
+        }
+        if let Some(refusal) = self.refusal(request) {
+            return refusal;
+        }
+        let query = request.query.replace("%3A", ":");
+        let mut pairs = query.split('&');
+        let digest_asked = pairs.find_map(|pair| pair.strip_prefix("digest="));
         match request.method.as_str() {
             _ if path == "/v2/" => Reply::new(200),
             _ if path == "/v2/app/tags/list" => {
@@ -334,17 +445,12 @@ impl Content {
                         (!name.contains(':')).then_some(name)
                     })
                     .collect();
-                Reply {
-                    body: json!({"name": "app", "tags": tags})
-                        .to_string()
-                        .into_bytes(),
-                    ..Reply::new(200)
-                }
+                Reply::json(&json!({"name": "app", "tags": tags}))
             }
             "POST" => Reply::new(202).with("Location", format!("{path}1")),
             "PUT" if path.contains("/blobs/uploads/") => {
                 let digest = format!("sha256:{}", sha256(&request.body));
-                if digest_asked != Some(&digest) {
+                if digest_asked != Some(digest.as_str()) {
                     return Reply::error(400, "DIGEST_INVALID", "the digest did not match");
                 }
                 self.blobs.insert(digest, request.body.clone());
@@ -352,11 +458,12 @@ impl Content {
             }
             "PUT" => {
                 let digest = format!("sha256:{}", sha256(&request.body));
-                let entry = (request.media_type.clone(), request.body.clone());
+                let media_type = request.header("content-type").unwrap_or_default();
+                let entry = (media_type.to_owned(), request.body.clone());
                 self.manifests.insert(path.to_owned(), entry);
                 Reply::new(201).with("Docker-Content-Digest", digest)
             }
-            _ => self.read(path),
+            _ => self.read(path).after_offset(request),
         }
     }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use super::{Image, Output, Sandbox, run, run_from};
+use super::{Image, Output, Sandbox, run, run_from, settled};
 
 /// The time limit of a command: ample, so that a busy machine fails no test.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -128,5 +128,25 @@ impl Kiln {
         ])
         .ok();
         Image::open(&archive)
+    }
+}
+
+/// Asserts that what brings an image failed with this text, and that the store holds no image,
+/// no blob and no rest of one.
+#[track_caller]
+pub fn assert_refused(kiln: &Kiln, output: Output, registry: &str, stderr: &str) {
+    let output = output.fails();
+    assert_eq!(output.code(), Some(1), "{output}");
+    assert_eq!(output.stdout(), "");
+    let shown = settled(&output.stderr(), &[(registry, "REGISTRY")]);
+    // Of the transfers only the end is of interest, and their order is a race.
+    let error = shown
+        .find("error: ")
+        .unwrap_or_else(|| panic!("no error in {shown}"));
+    assert_eq!(&shown[error..], stderr);
+    assert_eq!(kiln.run(["images", "-q"]).ok().stdout(), "");
+    for place in ["tmp", "blobs/sha256", "layers", "refs"] {
+        let rests = std::fs::read_dir(kiln.store().join(place)).unwrap();
+        assert_eq!(rests.count(), 0, "something is left in {place}");
     }
 }

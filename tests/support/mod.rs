@@ -38,6 +38,7 @@ mod buildah;
 mod compare;
 mod console;
 mod faulty_registry;
+mod http;
 mod image;
 mod kills;
 mod kiln;
@@ -61,7 +62,7 @@ pub use image::Image;
 pub use kills::{
     Victim, assert_no_process_with, assert_swept, names_in, processes_with, unique_marker,
 };
-pub use kiln::Kiln;
+pub use kiln::{Kiln, assert_refused};
 pub use realistic::{Realistic, toolchain};
 pub use registry::{Bases, Registry};
 pub use repository::Repository;

@@ -1,12 +1,13 @@
 //! A web server on loopback that keeps a log, and serves git repositories too.
 
 use std::collections::BTreeMap;
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{self, BufReader, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
-use std::thread;
+
+use super::http::{self, Request};
 
 /// What a path gives.
 #[derive(Clone, Debug, Default)]
@@ -72,17 +73,9 @@ pub struct WebServer {
 impl WebServer {
     /// Starts a server without pages.
     pub fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
         let content = Arc::new(Mutex::new(Content::default()));
         let shared = content.clone();
-        thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let content = shared.clone();
-                // A client that hangs up ends its thread, whatever it was in the middle of.
-                thread::spawn(move || serve(stream, &content).ok());
-            }
-        });
+        let address = http::listen(move |stream| serve(stream, &shared));
         Self { address, content }
     }
 
@@ -113,16 +106,8 @@ impl WebServer {
     }
 }
 
-struct Request {
-    method: String,
-    path: String,
-    query: String,
-    headers: BTreeMap<String, String>,
-    body: Vec<u8>,
-}
-
 fn serve(stream: TcpStream, content: &Mutex<Content>) -> io::Result<()> {
-    let Some(request) = read_request(&stream)? else {
+    let Some(request) = http::read(&mut BufReader::new(&stream))? else {
         return Ok(());
     };
     let mut stream = stream;
@@ -182,37 +167,6 @@ fn serve(stream: TcpStream, content: &Mutex<Content>) -> io::Result<()> {
         _ => page.body.len(),
     };
     stream.write_all(&page.body[..end])
-}
-
-fn read_request(stream: &TcpStream) -> io::Result<Option<Request>> {
-    let mut reader = BufReader::new(stream);
-    let mut line = String::new();
-    reader.read_line(&mut line)?;
-    let mut words = line.split_whitespace();
-    let (Some(method), Some(target)) = (words.next(), words.next()) else {
-        return Ok(None);
-    };
-    let (path, query) = target.split_once('?').unwrap_or((target, ""));
-    let mut request = Request {
-        method: method.to_owned(),
-        path: path.to_owned(),
-        query: query.to_owned(),
-        headers: BTreeMap::new(),
-        body: Vec::new(),
-    };
-    loop {
-        let mut line = String::new();
-        reader.read_line(&mut line)?;
-        let Some((name, value)) = line.trim_end().split_once(':') else {
-            break;
-        };
-        let value = value.trim().to_owned();
-        request.headers.insert(name.to_ascii_lowercase(), value);
-    }
-    let length = request.headers.get("content-length");
-    let length = length.map_or(0, |text| text.parse().unwrap());
-    reader.take(length).read_to_end(&mut request.body)?;
-    Ok(Some(request))
 }
 
 /// Has git answer, as a CGI program; see git-http-backend(1).

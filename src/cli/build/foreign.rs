@@ -55,7 +55,7 @@ static FLAGS: &[Flag] = &[
     flag(
         "all-platforms",
         Switch,
-        Refuse("build once for each platform with --platform"),
+        Refuse("name them all: --platform linux/amd64,linux/arm64"),
     ),
     flag(
         "allow",
@@ -210,13 +210,6 @@ static FLAGS: &[Flag] = &[
         Refuse("progress goes to standard error: write 2>FILE"),
     ),
     flag("logsplit", Switch, Note("there is no log file")),
-    flag(
-        "manifest",
-        Value,
-        Refuse(
-            "build one image for each platform, and join them with a tool such as regctl or crane",
-        ),
-    ),
     Flag {
         name: "memory",
         short: Some('m'),

@@ -3,6 +3,7 @@
 mod caches;
 mod call;
 mod foreign;
+mod platforms;
 pub(super) mod settings;
 
 use std::collections::BTreeMap;
@@ -107,9 +108,12 @@ pub(super) struct Arguments {
     /// When to pull base images: always (without a value), missing or never
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "always", value_name = "WHEN", value_parser = pull)]
     pull: Option<Pull>,
-    /// The platform of the image, as in linux/arm64
-    #[arg(long)]
-    platform: Option<String>,
+    /// The platform of the image, as in linux/arm64; with several, the result is an index
+    #[arg(long, value_name = "PLATFORM[,…]", value_delimiter = ',')]
+    platform: Vec<String>,
+    /// Add the image to this list, which is made where there is none: see `kiln manifest`
+    #[arg(long, value_name = "LIST")]
+    manifest: Option<String>,
     /// The architecture of the image
     #[arg(long, conflicts_with = "platform", hide = true)]
     arch: Option<String>,
@@ -237,11 +241,14 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
     arguments.foreign.refuse()?;
     let limit = config::store_limit()?;
     let (options, outputs) = options(arguments)?;
+    let platforms = platforms(arguments)?;
+    let list = arguments.manifest.as_deref().map(parse_tag).transpose()?;
     let call = arguments.call();
     if call.method != Method::Build {
         return examine(call, &options, root);
     }
     let names = names_to_push(arguments, &options, &outputs)?;
+    platforms::check(&platforms, &options, &outputs)?;
     // Better now than when all is built.
     for path in [
         &arguments.iidfile,
@@ -285,10 +292,36 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
         sandboxes: &sandboxes,
         cancel: &cancel,
     };
+    if platforms.len() > 1 {
+        let result = platforms::build(&shop, &options, &platforms, list.as_ref());
+        let exported = result.and_then(|index| {
+            let client = arguments.client(&workshop)?;
+            let push = (&client, names.as_slice());
+            platforms::export(&workshop, &reporter, &index, &options, &outputs, push)?;
+            Ok(index)
+        });
+        if let Some(limit) = limit {
+            shrink(&workshop, limit, reporter.as_ref());
+        }
+        progress.finish();
+        return tell(arguments, &exported?, None, &options, &outputs);
+    }
     let result = build::build(&shop, &options);
     let written = match &result {
         Ok(built) => export(&workshop, &reporter, built, &options, &outputs),
         Err(_) => Ok(()),
+    };
+    let listed = match (&result, &list) {
+        (Ok(built), Some(list)) => {
+            let transfer = Transfer {
+                store: &workshop.store,
+                session: &workshop.session,
+                reporter: &reporter,
+                step: None,
+            };
+            platforms::add_built(&transfer, list, built)
+        }
+        _ => Ok(()),
     };
     let pushed = match (&result, &written) {
         (Ok(built), Ok(())) => push(arguments, &workshop, &reporter, built, &names),
@@ -300,15 +333,26 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
     progress.finish();
     let built = result?;
     written?;
+    listed?;
+    tell(arguments, &built.id, Some(pushed?), &options, &outputs)
+}
+
+/// Tells scripts what was built: an image, whether it was pushed or not, or else an index.
+fn tell(
+    arguments: &Arguments,
+    id: &Digest,
+    pushed: Option<Option<Digest>>,
+    options: &Options,
+    outputs: &[OutputSpec],
+) -> Result<ExitCode> {
     if let Some(path) = &arguments.iidfile {
-        session::write_whole(path, built.id.to_string().as_bytes())?;
+        session::write_whole(path, id.to_string().as_bytes())?;
     }
     if let Some(path) = &arguments.iidfile_raw {
-        session::write_whole(path, built.id.hex().as_bytes())?;
+        session::write_whole(path, id.hex().as_bytes())?;
     }
-    let pushed = pushed?;
     if let Some(path) = &arguments.metadata_file {
-        session::write_whole(path, metadata(&built, pushed.as_ref(), &options).as_bytes())?;
+        session::write_whole(path, metadata(id, pushed, options).as_bytes())?;
     }
     // An archive on standard output is not to be mixed with it.
     let is_taken = |output: &OutputSpec| {
@@ -318,7 +362,7 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
         )
     };
     if arguments.quiet() && !outputs.iter().any(is_taken) {
-        output_line(&built.id.to_string())?;
+        output_line(&id.to_string())?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -424,12 +468,15 @@ fn push(
 
 /// Returns what was built in the words of buildx. Without a push there is no manifest yet: as
 /// with docker's own store, the digest is then that of the config.
-fn metadata(built: &Built, pushed: Option<&Digest>, options: &Options) -> String {
+fn metadata(id: &Digest, pushed: Option<Option<Digest>>, options: &Options) -> String {
     let names: Vec<String> = options.tags.iter().map(ToString::to_string).collect();
-    let mut metadata = serde_json::json!({
-        "containerimage.config.digest": built.id.to_string(),
-        "containerimage.digest": pushed.unwrap_or(&built.id).to_string(),
-    });
+    let mut metadata = match pushed {
+        Some(manifest) => serde_json::json!({
+            "containerimage.config.digest": id.to_string(),
+            "containerimage.digest": manifest.as_ref().unwrap_or(id).to_string(),
+        }),
+        None => serde_json::json!({"containerimage.digest": id.to_string()}),
+    };
     if !names.is_empty() {
         metadata["image.name"] = names.join(",").into();
     }
@@ -507,7 +554,7 @@ fn options(arguments: &Arguments) -> Result<(Options, Vec<OutputSpec>)> {
             .iter()
             .map(|text| text.parse())
             .collect::<std::result::Result<_, build::GivenError>>()?,
-        platform: platform(arguments)?,
+        platform: platforms(arguments)?.into_iter().next(),
         show_checks: !arguments.quiet(),
     };
     Ok((options, outputs))
@@ -568,13 +615,12 @@ fn changes(arguments: &Arguments) -> ConfigChanges {
     }
 }
 
-fn platform(arguments: &Arguments) -> Result<Option<Platform>> {
+fn platforms(arguments: &Arguments) -> Result<Vec<Platform>> {
     let host = Platform::host();
     let parts = (&arguments.os, &arguments.arch, &arguments.variant);
-    let text = match (&arguments.platform, parts) {
-        (None, (None, None, None)) => return Ok(None),
-        (Some(text), _) => text.clone(),
-        (None, (os, arch, variant)) => {
+    let text = match (arguments.platform.as_slice(), parts) {
+        ([], (None, None, None)) => return Ok(Vec::new()),
+        ([], (os, arch, variant)) => {
             let mut text = os.clone().unwrap_or(host.os);
             text = format!("{text}/{}", arch.as_ref().unwrap_or(&host.architecture));
             if let Some(variant) = variant {
@@ -582,12 +628,18 @@ fn platform(arguments: &Arguments) -> Result<Option<Platform>> {
             }
             text
         }
+        (several, _) => {
+            let mut platforms: Vec<Platform> = Vec::new();
+            for text in several {
+                let platform = text.parse()?;
+                if !platforms.contains(&platform) {
+                    platforms.push(platform);
+                }
+            }
+            return Ok(platforms);
+        }
     };
-    if text.contains(',') {
-        return Err(CliError::message("kiln builds for one platform at a time")
-            .hinted("build once for each of them, under names of their own"));
-    }
-    Ok(Some(text.parse()?))
+    Ok(vec![text.parse()?])
 }
 
 /// Returns how many steps may run at once: most of them wait for a network or a disk now and

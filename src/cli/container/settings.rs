@@ -335,13 +335,13 @@ impl SettingsArguments {
         let client = workshop.client(false)?;
         let any = self.platform.is_some();
         let is_known = self.pull == PullChoice::Always;
-        let pulled = workshop.transfer(self.quiet, ui::Mode::Auto, |transfer| {
+        let (_, pulled) = workshop.transfer(self.quiet, ui::Mode::Auto, |transfer| {
             if !is_known {
                 transfer.reporter.report(crate::event::Event::Info {
                     message: format!("{} is not in the store: pulling it", reference.familiar()),
                 });
             }
-            transfer::pull(transfer, &client, &reference, &platform, any)
+            transfer::pull_named(transfer, &client, &self.image, &platform, any)
         })?;
         Ok((pulled.id, pulled.config, pulled.stack))
     }

@@ -1,5 +1,6 @@
 //! One file in version 2 of the format.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -11,9 +12,11 @@ use super::{Entry, Mirror, Mode, RegistriesError};
 const LARGEST_FILE: u64 = 4 << 20;
 
 #[derive(Default, Deserialize)]
-#[serde(default)]
+#[serde(default, rename_all = "kebab-case")]
 struct Document {
     registry: Vec<RegistryTable>,
+    unqualified_search_registries: Option<Vec<String>>,
+    aliases: BTreeMap<String, String>,
     /// Only version 1 has it.
     registries: Option<toml::Value>,
 }
@@ -51,7 +54,16 @@ pub(super) fn drop_ins(directory: &Path) -> Vec<PathBuf> {
     files
 }
 
-pub(super) fn read(path: &Path) -> Result<Vec<Entry>, RegistriesError> {
+/// What one file says.
+pub(super) struct Content {
+    pub(super) entries: Vec<Entry>,
+    /// Where names without a registry are looked for, if it says that.
+    pub(super) search: Option<Vec<String>>,
+    /// Repositories by the short names that stand for them.
+    pub(super) aliases: BTreeMap<String, String>,
+}
+
+pub(super) fn read(path: &Path) -> Result<Content, RegistriesError> {
     let malformed = |problem: String| RegistriesError::Malformed {
         path: path.to_owned(),
         problem,
@@ -74,11 +86,13 @@ pub(super) fn read(path: &Path) -> Result<Vec<Entry>, RegistriesError> {
             "[registries.…] is version 1 of the format: write [[registry]] instead".to_owned(),
         ));
     }
-    document
-        .registry
-        .into_iter()
-        .map(|table| Entry::new(path, table).map_err(malformed))
-        .collect()
+    let entries = document.registry.into_iter();
+    let entries = entries.map(|table| Entry::new(path, table).map_err(malformed));
+    Ok(Content {
+        entries: entries.collect::<Result<_, _>>()?,
+        search: document.unqualified_search_registries,
+        aliases: document.aliases,
+    })
 }
 
 impl Entry {

@@ -48,12 +48,15 @@ fn a_name_resolves_through_an_index_to_the_image_of_the_platform() {
     assert_eq!(fetched.bytes, index);
     assert_eq!(fetched.media_type, media_type::OCI_INDEX);
     let resolved = client.resolve(&name, &platform("linux/arm64")).unwrap();
-    assert_eq!(resolved.index_digest, Some(Digest::of(&index)));
+    assert_eq!(
+        resolved.index.map(|index| index.digest),
+        Some(Digest::of(&index))
+    );
     assert_eq!(resolved.manifest.digest, Digest::of(&arm64));
     assert!(matches!(resolved.manifest.kind, ManifestKind::Image(_)));
     let pinned = name.with_digest(&Digest::of(&amd64));
     let resolved = client.resolve(&pinned, &platform("linux/arm64")).unwrap();
-    assert_eq!(resolved.index_digest, None);
+    assert!(resolved.index.is_none());
     assert_eq!(resolved.manifest.digest, Digest::of(&amd64));
 
     let error = client.resolve(&name, &platform("linux/s390x")).unwrap_err();
@@ -87,7 +90,10 @@ fn indexes_are_followed_two_deep_and_no_deeper() {
     let server = serve(memory);
     let resolve = |tag| client().resolve(&reference(&server, tag), &platform("linux/amd64"));
     let resolved = resolve("app:2").unwrap();
-    assert_eq!(resolved.index_digest, Some(Digest::of(&outer)));
+    assert_eq!(
+        resolved.index.map(|index| index.digest),
+        Some(Digest::of(&outer))
+    );
     assert_eq!(resolved.manifest.bytes, image);
     let error = resolve("app:3").unwrap_err();
     assert!(error.to_string().contains("deeper"), "{error}");

@@ -1,0 +1,94 @@
+//! `kiln copy`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use super::connection::{Connection, DigestFile, contradiction};
+use super::place::Place;
+use super::session::{self, Workshop};
+use super::{Result, output_line};
+use crate::copy::{CopyError, Plan, Which};
+use crate::ui;
+
+/// Arguments of `kiln copy`.
+#[derive(clap::Args)]
+#[command(after_help = PLACES)]
+pub(super) struct Arguments {
+    /// Where the image is
+    #[arg(value_name = "SOURCE")]
+    source: String,
+    /// Where it goes
+    #[arg(value_name = "DESTINATION")]
+    destination: String,
+    /// Copy all images of an index, and the index itself
+    #[arg(short, long)]
+    all: bool,
+    /// Which image of an index, as in linux/arm64 [default: that of this machine]
+    #[arg(long, conflicts_with = "all")]
+    platform: Option<String>,
+    /// What of an index
+    #[arg(long, value_parser = ["system", "all"], conflicts_with = "all", hide = true)]
+    multi_arch: Option<String>,
+    /// Digests stay anyway
+    #[arg(long, hide = true)]
+    preserve_digests: bool,
+    /// Say nothing but the digest
+    #[arg(short, long)]
+    quiet: bool,
+    /// How progress is shown
+    #[arg(long, value_enum, default_value_t = ui::Mode::Auto)]
+    progress: ui::Mode,
+    #[command(flatten)]
+    digestfile: DigestFile,
+    #[command(flatten)]
+    connection: Connection,
+    /// Whether certificates of the source are checked
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide = true)]
+    src_tls_verify: Option<bool>,
+    /// Whether certificates of the destination are checked
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide = true)]
+    dest_tls_verify: Option<bool>,
+}
+
+const PLACES: &str = "\
+Places:
+  NAME, docker://NAME          a registry
+  store:NAME                   kiln's store
+  oci:DIR[:REF]                a directory with an OCI layout
+  oci-archive:FILE[:REF]       an archive of one
+  docker-archive:FILE[:NAME]   an archive for docker";
+
+pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCode> {
+    let source = Place::parse(&arguments.source)?;
+    let destination = Place::parse(&arguments.destination)?;
+    let all = arguments.all || arguments.multi_arch.as_deref() == Some("all");
+    if all && arguments.platform.is_some() {
+        return Err(contradiction(
+            "--multi-arch=all and --platform ask for different things",
+            "leave one of them out",
+        ));
+    }
+    let platform = session::platform(arguments.platform.as_deref())?;
+    let which = match all {
+        true => Which::All,
+        false => Which::Platform(platform.clone()),
+    };
+    arguments.digestfile.probe()?;
+    let workshop = Workshop::enter(root)?;
+    let connection = &arguments.connection;
+    let from = connection.client_for(&workshop, arguments.src_tls_verify)?;
+    let to = connection.client_for(&workshop, arguments.dest_tls_verify)?;
+    let whole = all || arguments.platform.is_some();
+    let digest = workshop.transfer(arguments.quiet, arguments.progress, |transfer| {
+        let origin = source.origin(transfer, &from, whole)?;
+        let plan = Plan::make(origin.as_ref(), &which)?;
+        destination.take(transfer, &to, &plan, origin.as_ref(), &platform)?;
+        Ok::<_, CopyError>(plan.root()?.descriptor.digest.clone())
+    })?;
+    arguments.digestfile.write(&digest)?;
+    match arguments.quiet {
+        true => output_line(&digest.to_string())?,
+        false => output_line(&format!("Digest: {digest}"))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
