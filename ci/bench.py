@@ -35,42 +35,60 @@ def note(text):
     print("   ", text, flush=True)
 
 
-# A process inherits the peak of the one that forks it. So commands are started by a process that
-# is small and stays so: what it says of their memory is theirs.
-STARTER = """
-import json, os, sys, time
-for line in sys.stdin:
-    command, cwd, log = json.loads(line)
-    started = time.monotonic()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            if cwd:
-                os.chdir(cwd)
-            os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
-            os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), 1)
-            os.dup2(1, 2)
-            os.execvp(command[0], command)
-        except OSError as error:
-            os.write(2, str(error).encode())
-        os._exit(127)
-    _, status, usage = os.wait4(pid, 0)
-    seconds = time.monotonic() - started
-    print(json.dumps([os.waitstatus_to_exitcode(status), seconds, usage.ru_maxrss]), flush=True)
-"""
-starter = subprocess.Popen([sys.executable, "-S", "-c", STARTER], text=True,
-                           stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+class Launcher:
+    """A small process that starts commands and measures them. The kernel counts the memory that
+    a process had before its exec as its own: this one's is little, that of a runner which has
+    compared images is not."""
+
+    def __init__(self):
+        self.connection, theirs = socket.socketpair()
+        if os.fork() == 0:
+            self.connection.close()
+            self.serve(theirs.makefile("rw"))
+            os._exit(0)
+        theirs.close()
+        self.stream = self.connection.makefile("rw")
+
+    @staticmethod
+    def serve(stream):
+        for line in stream:
+            order = json.loads(line)
+            started = time.monotonic()
+            with open(order["log"], "wb") as log:
+                try:
+                    process = subprocess.Popen(
+                        order["command"], cwd=order["cwd"], stdin=subprocess.DEVNULL,
+                        stdout=log, stderr=subprocess.STDOUT)
+                except OSError as error:
+                    log.write(str(error).encode())
+                    answer = {"code": 127, "seconds": 0, "mib": 0}
+                else:
+                    _, status, usage = os.wait4(process.pid, 0)
+                    process.returncode = os.waitstatus_to_exitcode(status)
+                    answer = {"code": process.returncode, "mib": usage.ru_maxrss / 1024,
+                              "seconds": time.monotonic() - started}
+            stream.write(json.dumps(answer) + "\n")
+            stream.flush()
+
+    def run(self, command, cwd):
+        order = {"command": [str(part) for part in command], "cwd": cwd and str(cwd),
+                 "log": str(WORK / "log")}
+        self.stream.write(json.dumps(order) + "\n")
+        self.stream.flush()
+        return json.loads(self.stream.readline())
+
+
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+LAUNCHER = Launcher()
 
 
 def run(command, cwd=None):
     """Runs a command; returns its seconds and its peak resident memory in MiB."""
-    command, log = [str(part) for part in command], WORK / "log"
-    print(json.dumps([command, cwd and str(cwd), str(log)]), file=starter.stdin, flush=True)
-    code, seconds, peak = json.loads(starter.stdout.readline())
-    if code != 0:
-        text = log.read_text(errors="replace")[-2000:]
-        raise Failed(f"{' '.join(command)}: exit code {code}\n{text}")
-    return seconds, peak / 1024
+    answer = LAUNCHER.run(command, cwd)
+    if answer["code"] != 0:
+        text = (WORK / "log").read_text(errors="replace")[-2000:]
+        raise Failed(f"{' '.join(map(str, command))}: exit code {answer['code']}\n{text}")
+    return answer["seconds"], answer["mib"]
 
 
 def shell(script, cwd=None):
@@ -80,9 +98,32 @@ def shell(script, cwd=None):
 # ---- the contenders -------------------------------------------------------------------------
 
 STORE = WORK / "store"
-PEER = ["buildah", "--storage-driver", "overlay", "--root", WORK / "peer-root",
-        "--runroot", WORK / "peer-run"]
 POLICY = WORK / "policy.json"
+# Where a run leaves what the next one must not find; emptied after each, outside of the time.
+SCRATCH = WORK / "scratch"
+
+
+class Peer:
+    """Another builder, with a storage of its own."""
+
+    def __init__(self, name, build):
+        self.name, self.root = name, WORK / name
+        self.command = [name, "--storage-driver", "overlay", "--root", self.root / "root",
+                        "--runroot", self.root / "run"]
+        self.verb = build
+
+    def is_there(self):
+        return not SMOKE and shutil.which(self.name) is not None
+
+    def build(self, context, *arguments, name="bench"):
+        return run([*self.command, self.verb, "--isolation", "chroot", "--format", "oci",
+                    "--layers", "--signature-policy", POLICY, "-q", "-t", name, *arguments,
+                    context])
+
+
+# podman's `build` is buildah's library behind another start.
+BUILDAH, PODMAN = Peer("buildah", "bud"), Peer("podman", "build")
+PEERS = [BUILDAH, PODMAN]
 
 
 def kiln(*arguments, root=STORE):
@@ -93,38 +134,40 @@ def kiln_build(context, *arguments, root=STORE, name="bench"):
     return kiln("build", "-q", "-t", name, *arguments, context, root=root)
 
 
-def peer_build(context, *arguments, name="bench"):
-    return run([*PEER, "bud", "--isolation", "chroot", "--format", "oci", "--layers",
-                "--signature-policy", POLICY, "-q", "-t", name, *arguments, context])
+def with_peers(contenders, measured, rounds=None):
+    """Adds the peers that are there."""
+    for peer in PEERS:
+        if peer.is_there():
+            contenders[peer.name] = (lambda peer=peer: measured(peer), rounds or ROUNDS)
 
 
-def have_peer():
-    return not SMOKE and shutil.which("buildah") is not None
+def remove(*paths):
+    """Removes trees, what subordinate ids own in them too."""
+    paths = [path for path in paths if path.exists()]
+    if paths:
+        run(["unshare", "-r", "--map-auto", "rm", "-rf", *paths])
 
 
 # ---- what is right --------------------------------------------------------------------------
 
 def layers_of(archive):
-    """Yields the layers of an OCI archive as tar files, bottom first."""
+    """Yields the layers of an OCI archive as streams of tar, bottom first."""
     with tarfile.open(archive) as outer:
         def blob(descriptor):
-            name = descriptor["digest"].replace(":", "/")
-            return outer.extractfile(f"blobs/{name}").read()
+            return outer.extractfile("blobs/" + descriptor["digest"].replace(":", "/"))
         index = json.load(outer.extractfile("index.json"))
-        manifest = json.loads(blob(index["manifests"][0]))
+        manifest = json.load(blob(index["manifests"][0]))
         for layer in manifest["layers"]:
-            data = blob(layer)
-            if layer["mediaType"].endswith("gzip"):
-                data = gzip.decompress(data)
-            yield data
+            mode = "r|gz" if layer["mediaType"].endswith("gzip") else "r|"
+            with tarfile.open(fileobj=blob(layer), mode=mode) as stream:
+                yield stream
 
 
 def tree_of(archive):
     """Returns what an image's root file system holds: type, mode, owner and content by path."""
-    import io
     tree = {}
-    for data in layers_of(archive):
-        for entry in (layer := tarfile.open(fileobj=io.BytesIO(data))):
+    for layer in layers_of(archive):
+        for entry in layer:
             path = os.path.normpath("/" + entry.name).strip("/")
             parent, _, name = path.rpartition("/")
             if name.startswith(".wh."):
@@ -134,7 +177,7 @@ def tree_of(archive):
                 continue
             content = entry.linkname
             if entry.isreg():
-                content = hashlib.sha256(layer.extractfile(entry).read()).hexdigest()
+                content = hashlib.file_digest(layer.extractfile(entry), "sha256").hexdigest()
             # A hard link is what it leads to.
             if entry.islnk():
                 tree[path] = tree[entry.linkname.removeprefix("./").strip("/")]
@@ -150,11 +193,9 @@ STUBS = ["etc/hostname", "etc/hosts", "etc/resolv.conf", "run", "run/.containere
 
 def check_equal(name="bench"):
     """Holds kiln's image against buildah's, file by file."""
-    ours, theirs = WORK / "ours.tar", WORK / "theirs.tar"
-    for path in (ours, theirs):
-        path.unlink(missing_ok=True)
+    ours, theirs = SCRATCH / "ours.tar", SCRATCH / "theirs.tar"
     kiln("save", "--format", "oci-archive", "-o", ours, name)
-    run([*PEER, "push", "--signature-policy", POLICY, name, f"oci-archive:{theirs}"])
+    run([*BUILDAH.command, "push", "--signature-policy", POLICY, name, f"oci-archive:{theirs}"])
     ours, theirs = tree_of(ours), tree_of(theirs)
     for path in STUBS:
         if path not in ours:
@@ -173,15 +214,14 @@ def write(path, text):
 
 
 def base():
-    """Makes the base image known to both builders."""
+    """Makes the base image known to all builders."""
     if not (STORE / "refs").is_dir():
         kiln("import", BASES / "busybox.tar", "bench-base")
-    marker = WORK / "peer-base"
-    if have_peer() and not marker.exists():
-        write(WORK / "peer-base-context/Dockerfile", "FROM scratch\nADD busybox.tar /\n")
-        shutil.copy(BASES / "busybox.tar", WORK / "peer-base-context")
-        peer_build(WORK / "peer-base-context", name="bench-base")
-        marker.touch()
+    for peer in PEERS:
+        if peer.is_there() and not peer.root.exists():
+            write(peer.root / "context/Dockerfile", "FROM scratch\nADD busybox.tar /\n")
+            shutil.copy(BASES / "busybox.tar", peer.root / "context")
+            peer.build(peer.root / "context", name="bench-base")
 
 
 def many_files():
@@ -209,24 +249,9 @@ def many_files():
     return root
 
 
-def fresh(path):
-    """Sets an old tree aside, to be removed when nothing is measured."""
-    if path.exists():
-        path.rename(WORK / f"old.{time.monotonic_ns()}")
-    return path
-
-
-def tidy():
-    """Removes what was set aside and what stores of one use hold: memory, on a tmpfs."""
-    spent = [p for kind in ("old", "push-store", "pull-store", "pull-peer", "chroot")
-             for p in WORK.glob(f"{kind}.*")]
-    if spent:
-        # They hold files of subordinate ids.
-        run([KILN, "--root", STORE, "unshare", "rm", "-rf", *spent])
-
-
 # ---- rows -----------------------------------------------------------------------------------
-# Each returns {contender: function}. A function returns seconds, or seconds and MiB.
+# Each returns {contender: function} or {contender: (function, rounds)}, the companion last. A
+# function returns seconds and MiB. `finish` is run before images are compared, `end` at last.
 
 def noop():
     base()
@@ -236,9 +261,13 @@ def noop():
     write(context / "file", "x")
     kiln_build(context)
     contenders = {"kiln": lambda: kiln_build(context)}
-    if have_peer():
-        peer_build(context)
-        contenders["buildah"] = lambda: peer_build(context)
+
+    def again(peer):
+        return peer.build(context)
+    for peer in PEERS:
+        if peer.is_there():
+            again(peer)
+    with_peers(contenders, again)
     contenders["start of a process"] = lambda: run(["true"])
     return contenders
 
@@ -249,9 +278,10 @@ def noop_many():
     kiln_build(context)
     kiln_build(context)
     contenders = {"kiln": lambda: kiln_build(context)}
-    if have_peer():
-        peer_build(context)
-        contenders["buildah"] = (lambda: peer_build(context), LONG_ROUNDS)
+    for peer in PEERS:
+        if peer.is_there():
+            peer.build(context)
+    with_peers(contenders, lambda peer: peer.build(context), LONG_ROUNDS)
     contenders["git status"] = lambda: run(["git", "status"], cwd=context)
     return contenders
 
@@ -265,15 +295,19 @@ def one_changed():
     def changed(build):
         write(context / "d0" / "e0" / "f0", f"changed {next(count)}")
         return build(context)
+
+    def finish():
+        kiln_build(context)
+        BUILDAH.build(context)
     contenders = {"kiln": lambda: changed(kiln_build)}
-    if have_peer():
-        contenders["buildah"] = (lambda: changed(peer_build), LONG_ROUNDS)
+    with_peers(contenders, lambda peer: changed(peer.build), LONG_ROUNDS)
     contenders["cp -a"] = lambda: copy_tree(context)
+    contenders["finish"] = finish
     return contenders
 
 
 def copy_tree(source):
-    target = fresh(WORK / "copied")
+    target = SCRATCH / "copied"
     target.mkdir()
     return shell(f"cp -a {source}/d* {target}/")
 
@@ -282,49 +316,69 @@ def copy_many():
     base()
     context = many_files()
     contenders = {"kiln": lambda: kiln_build(context, "--no-cache")}
-    if have_peer():
-        contenders["buildah"] = (lambda: peer_build(context, "--no-cache"), LONG_ROUNDS)
+    with_peers(contenders, lambda peer: peer.build(context, "--no-cache"), LONG_ROUNDS)
     contenders["cp -a"] = lambda: copy_tree(context)
     return contenders
 
 
 def steps():
     base()
-    context, peer_context = WORK / "steps", WORK / "peer-steps"
+    context, short = WORK / "steps", WORK / "short-steps"
     lines = [f"RUN true {i}\n" for i in range(STEPS)]
     write(context / "Dockerfile", "FROM bench-base\n" + "".join(lines))
-    write(peer_context / "Dockerfile", "FROM bench-base\n" + "".join(lines[:10]))
+    write(short / "Dockerfile", "FROM bench-base\n" + "".join(lines[:10]))
 
     def each(count, measured):
         seconds, memory = measured
         return seconds / count, memory
     contenders = {"kiln": lambda: each(STEPS, kiln_build(context, "--no-cache"))}
-    if have_peer():
-        build = lambda: each(10, peer_build(peer_context, "--no-cache"))
-        contenders["buildah"] = (build, LONG_ROUNDS)
+    with_peers(contenders, lambda peer: each(10, peer.build(short, "--no-cache")), LONG_ROUNDS)
     unshare = f"for ((i = 0; i < {STEPS}; i++)); do unshare -Urmpf true; done"
     contenders["unshare -Urmpf true"] = lambda: each(STEPS, shell(unshare))
+    contenders["finish"] = lambda: kiln_build(short, "--no-cache")
     return contenders
 
 
 def big_layer():
     base()
+    # What can't be compressed, and is the same whoever builds it.
+    blocks = 16
+    seed = WORK / "seed"
+    seed.mkdir()
+    (seed / "seed").write_bytes(random.Random(3).randbytes((MEGABYTES << 20) // blocks))
+    write(seed / "Dockerfile", "FROM bench-base\nCOPY seed /seed\n")
     context = WORK / "big"
-    # Not head: busybox's reads byte by byte.
-    make = f"dd bs=1M count={MEGABYTES} if=/dev/urandom of="
-    small = "for i in $(seq 2000); do echo $i > {}/big/$i; done"
-    write(context / "Dockerfile",
-          f"FROM bench-base\nRUN mkdir /big && {make}/big/file && {small.format('')}\n")
+    numbers = " ".join(map(str, range(blocks)))
+
+    def make(seed, file):
+        return f"for i in {numbers}; do echo $i; cat {seed}; done > {file}"
+    write(context / "Dockerfile", f"FROM bench-seed\nRUN {make('/seed', '/file')}\n")
+
+    def ours():
+        root = SCRATCH / "store"
+        kiln("import", BASES / "busybox.tar", "bench-base", root=root)
+        kiln_build(seed, root=root, name="bench-seed")
+        return kiln_build(context, root=root)
+
+    def theirs(peer):
+        peer.build(seed, name="bench-seed")
+        measured = peer.build(context, "--no-cache")
+        run([*peer.command, "rmi", "-f", "bench"])
+        return measured
 
     def plain():
-        target = fresh(WORK / "plain-big")
-        (target / "big").mkdir(parents=True)
-        return shell(f"{make}{target}/big/file; {small.format(target)}; "
-                     f"tar -C {target} -c . | sha256sum")
-    contenders = {"kiln": lambda: kiln_build(context, "--no-cache")}
-    if have_peer():
-        contenders["buildah"] = (lambda: peer_build(context, "--no-cache"), LONG_ROUNDS)
+        target = SCRATCH / "plain"
+        target.mkdir()
+        return shell(f"{make(seed / 'seed', target / 'file')}; tar -C {target} -c . | sha256sum")
+
+    def finish():
+        kiln_build(seed, name="bench-seed")
+        kiln_build(context)
+        BUILDAH.build(context)
+    contenders = {"kiln": ours}
+    with_peers(contenders, theirs, LONG_ROUNDS)
     contenders["the same, tar | sha256sum"] = plain
+    contenders["finish"] = finish
     return contenders
 
 
@@ -352,6 +406,10 @@ class Registry:
                     return
             time.sleep(0.05)
         raise Failed("docker-registry does not listen")
+
+    def clear(self):
+        """Forgets all blobs, so that the next push sends them again."""
+        remove(self.directory / "data")
 
     def end(self):
         self.process.terminate()
@@ -381,13 +439,23 @@ def push():
 
     def ours():
         # A store that has not compressed it before.
-        root = WORK / f"push-store.{next(count)}"
-        kiln_build(context, root=root, name="pushed")
-        name = f"{registry.name}/p{root.name}:1"
-        kiln("tag", "pushed", name, root=root)
-        return kiln("push", "-q", name, root=root)
-    contenders = {"kiln push": ours}
-    contenders["pigz -6"] = lambda: shell(f"pigz -6 -c {tar} > {WORK}/pushed.gz")
+        root, name = SCRATCH / "store", f"{registry.name}/pushed{next(count)}:1"
+        kiln_build(context, root=root, name=name)
+        measured = kiln("push", "-q", name, root=root)
+        registry.clear()
+        return measured
+
+    def theirs(peer):
+        name = f"{registry.name}/pushed{next(count)}:1"
+        peer.build(context, "--no-cache", name=name)
+        measured = run([*peer.command, "push", "--tls-verify=false", "--signature-policy", POLICY,
+                        "-q", name])
+        run([*peer.command, "rmi", "-f", name])
+        registry.clear()
+        return measured
+    contenders = {"kiln": ours}
+    with_peers(contenders, theirs, LONG_ROUNDS)
+    contenders["pigz -6"] = lambda: shell(f"pigz -6 -c {tar} > {SCRATCH}/pushed.gz")
     contenders["end"] = registry.end
     return contenders
 
@@ -415,26 +483,31 @@ def pull():
     for number, data in enumerate(compressed_layers(archive)):
         blobs.append(WORK / f"pulled.{number}.gz")
         blobs[-1].write_bytes(data)
-    count = iter(range(1_000_000))
 
     def plain():
-        target = fresh(WORK / "unpacked")
-        target.mkdir()
         return shell("".join(
-            f"mkdir {target}/{i}; gzip -dc {blob} | tar -C {target}/{i} -x\n"
+            f"mkdir {SCRATCH}/{i}; gzip -dc {blob} | tar -C {SCRATCH}/{i} -x\n"
             for i, blob in enumerate(blobs)))
 
-    def peer():
-        root = WORK / f"pull-peer.{next(count)}"
-        return run(["buildah", "--storage-driver", "overlay", "--root", root, "--runroot",
-                    f"{root}-run", "pull", "--tls-verify=false", "--signature-policy", POLICY,
-                    "-q", name])
-    contenders = {
-        "kiln": lambda: kiln("pull", "-q", name, root=WORK / f"pull-store.{next(count)}"),
-    }
-    if have_peer():
-        contenders["buildah"] = (peer, LONG_ROUNDS)
+    def theirs(peer):
+        return run([peer.name, "--storage-driver", "overlay", "--root", SCRATCH / "root",
+                    "--runroot", SCRATCH / "run", "pull", "--tls-verify=false",
+                    "--signature-policy", POLICY, "-q", name])
+
+    def finish():
+        # All that was pushed is pulled, by kiln and by buildah.
+        for command in [[KILN, "--root", STORE, "rmi", "-f", name],
+                        [KILN, "--root", STORE, "prune", "-af"],
+                        [KILN, "--root", STORE, "pull", "-q", name],
+                        [KILN, "--root", STORE, "tag", name, "bench"],
+                        [*BUILDAH.command, "pull", "--tls-verify=false", "--signature-policy",
+                         POLICY, "-q", name],
+                        [*BUILDAH.command, "tag", name, "bench"]]:
+            run(command)
+    contenders = {"kiln": lambda: kiln("pull", "-q", name, root=SCRATCH / "store")}
+    with_peers(contenders, theirs, LONG_ROUNDS)
     contenders["gzip -dc | tar x"] = plain
+    contenders["finish"] = finish
     contenders["end"] = registry.end
     return contenders
 
@@ -458,9 +531,8 @@ def stages():
     file += "FROM scratch\n" + "".join(f"COPY --from=s{i} /f{i} /\n" for i in range(4))
     write(context / "Dockerfile", file)
     contenders = {"kiln": lambda: kiln_build(context, "--no-cache")}
-    if have_peer():
-        contenders["buildah --jobs 4"] = (
-            lambda: peer_build(context, "--no-cache", "--jobs", "4"), LONG_ROUNDS)
+    with_peers(contenders, lambda peer: peer.build(context, "--no-cache", "--jobs", "4"),
+               LONG_ROUNDS)
     contenders[f"sleep {seconds}"] = lambda: run(["sleep", seconds])
     return contenders
 
@@ -471,10 +543,9 @@ def apt():
     context = WORK / "apt"
     install = "apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev make"
     write(context / "Dockerfile", f"FROM bench-debian\nRUN {install}\n")
-    count = iter(range(1_000_000))
 
     def plain():
-        root = WORK / f"chroot.{next(count)}"
+        root = SCRATCH / "chroot"
         inside = f"""
             mount -t proc proc {root}/proc
             mount --rbind /dev {root}/dev
@@ -495,13 +566,13 @@ def apt():
 # compared with buildah's, and what sets it up.
 ROWS = {
     "noop": ("no-op rebuild, 10 instructions, small context", "≤ 15 ms", True, noop),
-    "noop-many": (f"no-op rebuild, context of {FILES:,} files", "≤ 2.0 ×", False, noop_many),
-    "one-changed": (f"one file of {FILES:,} changed, COPY . again", "≤ 1.0 ×", False, one_changed),
-    "steps": ("one RUN step of many", "≤ 5 ms", False, steps),
+    "noop-many": (f"no-op rebuild, context of {FILES:,} files", "≤ 2.0 ×", True, noop_many),
+    "one-changed": (f"one file of {FILES:,} changed, COPY . again", "≤ 1.0 ×", True, one_changed),
+    "steps": ("one RUN step of many", "≤ 5 ms", True, steps),
     "copy": (f"COPY of {FILES:,} files without cache", "≤ 1.3 ×", True, copy_many),
-    "big-layer": (f"RUN that writes {MEGABYTES} MiB, image ready", "≤ 1.2 ×", False, big_layer),
+    "big-layer": (f"RUN that writes {MEGABYTES} MiB, image ready", "≤ 1.2 ×", True, big_layer),
     "push": (f"push of a layer of {MEGABYTES // 2} MiB, gzip", "≤ 1.0 ×", False, push),
-    "pull": ("pull and extract, 10 layers", "≤ 1.0 ×", False, pull),
+    "pull": ("pull and extract, 10 layers", "≤ 1.0 ×", True, pull),
     "stages": ("four independent stages of sleep", "≤ 2.3 s", True, stages),
     "apt": ("apt-get install in a RUN", "≤ 1.0 ×", False, apt),
 }
@@ -509,31 +580,36 @@ ROWS = {
 
 def measure(name):
     title, goal, compare, set_up = ROWS[name]
+    # Room is short where all is on tmpfs: each row begins with nothing.
+    remove(*(path for path in WORK.iterdir() if path.name not in ("many", "policy.json", "log")))
+    SCRATCH.mkdir()
     contenders = set_up()
-    end = contenders.pop("end", None)
+    finish, end = contenders.pop("finish", None), contenders.pop("end", None)
+    compare = compare and BUILDAH.is_there()
     times, memory = {c: [] for c in contenders}, 0
     try:
         for turn in range(ROUNDS):
             for contender, how in contenders.items():
-                tidy()
                 function, rounds = how if isinstance(how, tuple) else (how, ROUNDS)
                 if turn >= rounds:
                     continue
                 seconds, mebibytes = function()
                 times[contender].append(seconds)
-                if contender.startswith("kiln"):
+                if contender == "kiln":
                     memory = max(memory, mebibytes)
-        if compare and have_peer():
+                remove(*SCRATCH.iterdir())
+        if compare:
+            if finish:
+                finish()
             check_equal()
     finally:
         if end:
             end()
-        tidy()
     medians = {c: statistics.median(values) for c, values in times.items()}
     row = {"name": name, "title": title, "goal": goal, "seconds": medians, "runs": times,
-           "peak_mib": round(memory, 1), "compared": compare and have_peer()}
+           "peak_mib": round(memory, 1), "compared": compare}
     note(f"{name}: " + ", ".join(f"{c} {show(s)}" for c, s in medians.items())
-         + f"; kiln's peak {memory:.0f} MiB")
+         + f"; kiln's peak {memory:.0f} MiB" + ("; same image as buildah's" if compare else ""))
     return row
 
 
@@ -542,15 +618,17 @@ def show(seconds):
 
 
 def table(rows):
-    lines = ["| Work | kiln | buildah | companion | kiln : companion | goal | peak of kiln |",
-             "|---|---|---|---|---|---|---|"]
+    peers = [peer.name for peer in PEERS if any(peer.name in row["seconds"] for row in rows)]
+    head = ["Work", "kiln", *peers, "companion", "kiln : companion", "goal", "peak of kiln"]
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for row in rows:
-        names = list(row["seconds"])
-        ours, best = row["seconds"][names[0]], row["seconds"][names[-1]]
-        peer = next((s for c, s in row["seconds"].items() if c.startswith("buildah")), None)
+        seconds = row["seconds"]
+        companion = list(seconds)[-1]
         lines.append("| " + " | ".join([
-            row["title"], show(ours), show(peer) if peer else "–",
-            f"{show(best)} ({names[-1]})", f"{ours / best:.2f}", row["goal"],
+            row["title"], show(seconds["kiln"]),
+            *(show(seconds[peer]) if peer in seconds else "–" for peer in peers),
+            f"{show(seconds[companion])} ({companion})".replace("|", "\\|"),
+            f"{seconds['kiln'] / seconds[companion]:.2f}", row["goal"],
             f"{row['peak_mib']:.0f} MiB",
         ]) + " |")
     return "\n".join(lines) + "\n"
@@ -572,7 +650,6 @@ def main():
         if name not in ROWS:
             sys.exit(f"error: there is no row {name!r}; the rows are {', '.join(ROWS)}")
     write(POLICY, '{"default":[{"type":"insecureAcceptAnything"}]}')
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # A smoke test has no network to speak of.
     chosen = names or [name for name in ROWS if not (SMOKE and name == "apt")]
     rows = [measure(name) for name in chosen]
@@ -583,12 +660,12 @@ def main():
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
     when = time.strftime("%Y-%m-%d")
     head = (f"# Benchmarks\n\nWritten by `ci/bench`: {machine()}; {when}; "
-            f"commit {commit.stdout.strip() or 'unknown'}. Medians of {ROUNDS} runs (buildah: "
-            f"{LONG_ROUNDS} where it is slow), interleaved, stores and contexts on tmpfs, the same "
-            "non-root user. The companion is the best that the machine can do with plain tools; "
-            "the goals are against it. buildah is Debian's, with the overlay driver, chroot "
-            "isolation and `--layers`. The rows `noop`, `copy` and `stages` compare kiln's image "
-            "with buildah's, file by file.\n\n")
+            f"commit {commit.stdout.strip() or 'unknown'}. Medians of {ROUNDS} runs "
+            f"({LONG_ROUNDS} where one takes long), interleaved, stores and contexts on tmpfs, the "
+            "same non-root user. The companion is the best that the machine can do with plain "
+            "tools; the goals are against it. buildah and podman are Debian's, with the overlay "
+            "driver, chroot isolation and `--layers`. After each row but `push` and `apt`, kiln's "
+            "image is compared with buildah's, file by file.\n\n")
     pathlib.Path("docs").mkdir(exist_ok=True)
     pathlib.Path("docs/benchmarks.md").write_text(head + text)
     pathlib.Path("docs/benchmarks.json").write_text(json.dumps(rows, indent=1) + "\n")

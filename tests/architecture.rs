@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 /// within a level, only what [`SIDEWAYS`] lists.
 const LEVELS: [&[&str]; 6] = [
     &["cli"],
-    &["ui", "build", "copy"],
+    &["ui", "build", "container", "copy"],
     &["sandbox", "transfer", "archive", "fetch"],
     &["store", "registry", "context", "dockerfile"],
     &["layer"],
@@ -34,8 +34,15 @@ const FORBIDDEN: [(&str, &str); 3] = [
 
 /// Who may use the crate `kiln-runtime`: those that start sandboxes, those that need its safe
 /// system calls or its helper on the host, and those that name its errors.
-const RUNTIME: [&str; 7] = [
-    "cli", "build", "sandbox", "store", "layer", "transfer", "fetch",
+const RUNTIME: [&str; 8] = [
+    "cli",
+    "build",
+    "container",
+    "sandbox",
+    "store",
+    "layer",
+    "transfer",
+    "fetch",
 ];
 
 fn root() -> PathBuf {

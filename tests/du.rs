@@ -37,12 +37,14 @@ fn empty_store_has_nothing_of_anything() {
     let expected = "\
 TYPE            TOTAL     ACTIVE    SIZE      RECLAIMABLE
 Images          0         0         0B        0B
+Containers      0         0         0B        0B
 Build Cache     0         0         0B        0B
 Cache Mounts    0         0         0B        0B
 URLs            0         0         0B        0B
 Contexts        0         0         0B        0B
 Unused Layers   0         0         0B        0B
 Blobs           0         0         0B        0B
+Records         0         0         0B        0B
 Trash           0         0         0B        0B
 ";
     assert_eq!(kiln.run(["du"]).ok().stdout(), expected);

@@ -60,7 +60,7 @@ fn whole_store_has_no_damage() {
     assert!(
         output
             .stdout()
-            .ends_with(" 2 names, 13 records: no damage\n"),
+            .ends_with(" 2 names, 14 records: no damage\n"),
         "{output}"
     );
     assert_eq!(kiln.run(["fsck", "-q"]).ok().stdout(), "");
@@ -73,7 +73,7 @@ fn pulled_distribution_has_no_damage() {
     kiln.run(["pull", &Registry::shared().debian()]).ok();
     let output = kiln.run(["fsck"]).ok().stdout();
     assert!(
-        output.ends_with(" 1 layer, 1 image, 1 name, 0 records: no damage\n"),
+        output.ends_with(" 1 layer, 1 image, 1 name, 1 record: no damage\n"),
         "{output}"
     );
 }
@@ -185,4 +185,51 @@ fn damaged_blobs_names_and_records_are_each_named() {
     // The base image was whole, and so were the layers.
     assert_eq!(kiln.run(["images"]).ok().stdout().lines().count(), 2);
     assert_eq!(cached_steps(&kiln.build(&dockerfile(), &[]).ok()), 3);
+}
+
+#[test]
+fn blob_that_is_recorded_for_another_layer_is_found() {
+    let kiln = Kiln::new();
+    let registry = FaultyRegistry::start();
+    for (name, content) in [("one", "1"), ("two", "2")] {
+        registry.image_of(name, &tar_of(&[("a", content)]), json!({}));
+        kiln.run(["pull", &registry.reference(name)]).ok();
+    }
+    let records = names_in(&kiln, "compressed");
+    let [one, two] = records.as_slice() else {
+        panic!("{records:?}")
+    };
+    let directory = kiln.store().join("compressed");
+    fs::copy(directory.join(one), directory.join(two)).unwrap();
+    let output = kiln.run(["fsck", "-q"]).fails().stdout();
+    let head = format!("compressed/{two}: the blob sha256:");
+    assert!(output.starts_with(&head), "{output}");
+    let line = output.lines().next().unwrap();
+    assert!(line.ends_with(&format!(" holds sha256:{one}")), "{output}");
+    kiln.run(["fsck", "--repair"]).ok();
+    assert_eq!(names_in(&kiln, "compressed"), [one.as_str()]);
+}
+
+#[test]
+fn cache_directory_without_its_tree_is_found_and_made_anew() {
+    let kiln = Kiln::new();
+    let base = Registry::shared().busybox();
+    let dockerfile = |n: u32| {
+        format!("FROM {base}\nRUN --mount=type=cache,target=/c echo {n} >> /c/f; cat /c/f > /f\n")
+    };
+    kiln.build(&dockerfile(1), &[]).ok();
+    assert!(kiln.run(["fsck"]).ok().stdout().ends_with(": no damage\n"));
+    let form = kiln
+        .store()
+        .join("mounts")
+        .join(&names_in(&kiln, "mounts")[0]);
+    let slot = fs::read_dir(form).unwrap().next().unwrap().unwrap().path();
+    kiln.run(["unshare", "rm", "-r", slot.join("fs").to_str().unwrap()])
+        .ok();
+    fs::write(slot.join("fs"), "").unwrap();
+    let output = kiln.run(["fsck", "--repair"]).ok().stdout();
+    let expected = format!("{}: its tree is missing (removed)\n", shown(&kiln, &slot));
+    assert!(output.starts_with(&expected), "{output}");
+    kiln.build(&dockerfile(2), &[]).ok();
+    assert_eq!(kiln.run(["run", "test", "cat", "/f"]).ok().stdout(), "2\n");
 }

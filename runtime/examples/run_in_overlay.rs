@@ -38,6 +38,7 @@ fn run() -> Result<ExitCode, Box<dyn Error>> {
         upper: Some(Upper {
             changes: &upper,
             work: &work,
+            volatile: true,
         }),
         scratch: &scratch,
     };

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use nix::errno::Errno;
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 
@@ -59,6 +59,40 @@ impl Builder {
             .map_err(Error::UserNamespacesForbidden)?;
         write_map(&host, "newuidmap", &uids)?;
         write_map(&host, "newgidmap", &gids)?;
+        Ok(Builder {
+            inner: Arc::new(Inner {
+                host,
+                uids,
+                gids,
+                open_files,
+                spawner: Spawner::default(),
+            }),
+        })
+    }
+
+    /// Enters the builder's namespace of another process: the one that a step of it lies in, by
+    /// the step's pid. A helper stays outside. So what one builder has started, another process
+    /// of the same user can add to.
+    ///
+    /// # Errors
+    /// [`Error::Threads`] in a process with threads; there is no such process, or it is none of
+    /// this user's.
+    pub fn join(pid: i32) -> Result<Builder, Error> {
+        if process::thread_count() != 1 {
+            return Err(Error::Threads);
+        }
+        process::stop_ignoring(Signal::SIGCHLD);
+        let host = HostHelper::start()?;
+        let open_files = raise_open_files();
+        let (uids, gids) = find_maps(&host)?;
+        let namespace = process::parent_user_namespace(pid).map_err(|error| {
+            let errno = Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO));
+            Error::call(format!("open(/proc/{pid}/ns/user)"), errno)
+        })?;
+        setns(&namespace, CloneFlags::CLONE_NEWUSER)
+            .map_err(|errno| Error::call("setns(CLONE_NEWUSER)", errno))?;
+        unshare(CloneFlags::CLONE_NEWNS)
+            .map_err(|errno| Error::call("unshare(CLONE_NEWNS)", errno))?;
         Ok(Builder {
             inner: Arc::new(Inner {
                 host,

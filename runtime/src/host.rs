@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::sys::process::{self, Fork};
+use crate::sys::terminal::{self, Modes};
 
 /// A program to execute on the host.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -104,8 +105,12 @@ pub const OUTPUT_LIMIT: u64 = 1 << 20;
 
 /// Messages to the helper, each with a descriptor: a socket that has a [`HostCommand`] …
 const EXECUTE: u8 = 0;
-/// … or a pidfd.
+/// … or a pidfd, …
 const KILL_AT_END: u8 = 1;
+/// … or a terminal, whose modes follow, that gets them back at the end, …
+const RESTORE_AT_END: u8 = 2;
+/// … or one that has them back already.
+const RESTORED: u8 = 3;
 
 /// The builder's end of the helper.
 #[derive(Debug)]
@@ -166,6 +171,25 @@ impl HostHelper {
         self.send(KILL_AT_END, pidfd.as_raw_fd())
     }
 
+    /// Has a terminal get these modes when this process ends, however it does, until
+    /// [`HostHelper::terminal_is_restored`].
+    ///
+    /// # Errors
+    /// The helper is gone.
+    pub fn restore_at_end(&self, terminal: BorrowedFd<'_>, modes: &Modes) -> io::Result<()> {
+        let mut message = vec![RESTORE_AT_END];
+        message.extend_from_slice(modes);
+        self.send_bytes(&message, terminal.as_raw_fd())
+    }
+
+    /// Takes back what [`HostHelper::restore_at_end`] asked for.
+    ///
+    /// # Errors
+    /// The helper is gone.
+    pub fn terminal_is_restored(&self, terminal: BorrowedFd<'_>) -> io::Result<()> {
+        self.send(RESTORED, terminal.as_raw_fd())
+    }
+
     /// Takes a process that a program has left in the background: it ends when the value does,
     /// or with this process, however that ends.
     ///
@@ -178,9 +202,13 @@ impl HostHelper {
     }
 
     fn send(&self, what: u8, fd: RawFd) -> io::Result<()> {
+        self.send_bytes(&[what], fd)
+    }
+
+    fn send_bytes(&self, bytes: &[u8], fd: RawFd) -> io::Result<()> {
         sendmsg::<()>(
             self.socket.as_raw_fd(),
-            &[IoSlice::new(&[what])],
+            &[IoSlice::new(bytes)],
             &[ControlMessage::ScmRights(&[fd])],
             MsgFlags::MSG_NOSIGNAL,
             None,
@@ -232,6 +260,8 @@ fn serve(socket: &OwnedFd) {
         Signal::SIGTERM,
         Signal::SIGHUP,
         Signal::SIGQUIT,
+        // It gives a terminal back from the background.
+        Signal::SIGTTOU,
     ] {
         process::ignore_signal(signal);
     }
@@ -248,6 +278,7 @@ fn serve(socket: &OwnedFd) {
         let _ = nix::unistd::dup2_stderr(&null);
     }
     let mut steps: Vec<OwnedFd> = Vec::new();
+    let mut raw: Option<(OwnedFd, Modes)> = None;
     loop {
         match next_event(socket, &steps) {
             // In reverse: the positions of those before stay.
@@ -255,7 +286,13 @@ fn serve(socket: &OwnedFd) {
                 steps.swap_remove(position);
             }),
             Event::Message => match receive(socket) {
-                Some((KILL_AT_END, pidfd)) => steps.push(pidfd),
+                Some((message, pidfd)) if message[0] == KILL_AT_END => steps.push(pidfd),
+                Some((message, terminal)) if message[0] == RESTORE_AT_END => {
+                    raw = Modes::try_from(&message[1..])
+                        .ok()
+                        .map(|modes| (terminal, modes));
+                }
+                Some((message, _)) if message[0] == RESTORED => raw = None,
                 Some((_, request)) => {
                     if let Ok(Fork::Child) = process::fork_single_threaded() {
                         process::reset_signals();
@@ -271,6 +308,9 @@ fn serve(socket: &OwnedFd) {
     }
     for step in steps {
         let _ = process::send_signal(step.as_fd(), Signal::SIGKILL);
+    }
+    if let Some((terminal, modes)) = raw {
+        let _ = terminal::set_modes(terminal.as_fd(), &modes);
     }
 }
 
@@ -297,10 +337,10 @@ fn next_event(socket: &OwnedFd, steps: &[OwnedFd]) -> Event {
 }
 
 /// Receives one message with its descriptor; nothing where the builder has ended.
-fn receive(socket: &OwnedFd) -> Option<(u8, OwnedFd)> {
+fn receive(socket: &OwnedFd) -> Option<(Vec<u8>, OwnedFd)> {
     loop {
-        let mut byte = [0u8];
-        let mut iov = [IoSliceMut::new(&mut byte)];
+        let mut bytes = [0u8; 1 + size_of::<Modes>()];
+        let mut iov = [IoSliceMut::new(&mut bytes)];
         let mut space = cmsg_space!(RawFd);
         let received = recvmsg::<()>(
             socket.as_raw_fd(),
@@ -313,7 +353,8 @@ fn receive(socket: &OwnedFd) -> Option<(u8, OwnedFd)> {
             Err(_) => return None,
             Ok(message) => message,
         };
-        if message.bytes == 0 {
+        let length = message.bytes;
+        if length == 0 {
             return None;
         }
         let first = message.cmsgs().ok()?.find_map(|m| match m {
@@ -321,7 +362,7 @@ fn receive(socket: &OwnedFd) -> Option<(u8, OwnedFd)> {
             _ => None,
         });
         if let Some(fd) = first {
-            return Some((byte[0], process::own(fd)));
+            return Some((bytes[..length].to_vec(), process::own(fd)));
         }
     }
 }

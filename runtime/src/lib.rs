@@ -28,5 +28,5 @@ pub use error::Error;
 pub use features::{HostFeatures, OverlayChoice, overlay_kind};
 pub use host::{HostCommand, HostHelper, HostProcess, OUTPUT_LIMIT, Output};
 pub use overlay::{Layers, Overlay, OverlayKind, Upper, mount_directory, mount_file, mount_tmpfs};
-pub use spec::{Create, Mount, Network, Spec, User};
+pub use spec::{Addition, Create, Mount, Network, Spec, Stdio, User, WindowSize};
 pub use step::{Exit, Killer, Step};

@@ -47,6 +47,9 @@ pub struct Upper<'a> {
     pub changes: &'a Path,
     /// An empty directory on the same file system.
     pub work: &'a Path,
+    /// Whether nothing in it is ever synced: then the changes count only once they have been, or
+    /// in this boot.
+    pub volatile: bool,
 }
 
 impl Layers<'_> {
@@ -91,8 +94,7 @@ impl Drop for Fuse {
 }
 
 impl Overlay {
-    /// Mounts an overlay, attached nowhere yet. The kernel's is volatile: nothing in it is
-    /// synced, so the upper directory counts only once it has been (or in this boot).
+    /// Mounts an overlay, attached nowhere yet.
     ///
     /// # Errors
     /// [`Error::Call`] with the kernel's own words; [`Error::Fuse`].
@@ -177,7 +179,9 @@ fn kernel(layers: &Layers<'_>) -> Result<OwnedFd, Error> {
     if let Some(upper) = &layers.upper {
         set_dir(c"upperdir", upper.changes)?;
         set_dir(c"workdir", upper.work)?;
-        flags.push(c"volatile");
+        if upper.volatile {
+            flags.push(c"volatile");
+        }
     }
     for flag in flags {
         let call = format!("fsconfig(overlay, {})", flag.to_string_lossy());
@@ -199,7 +203,10 @@ fn kernel_by_mount(layers: &Layers<'_>) -> Result<OwnedFd, Error> {
     };
     let (links, lowerdir, mountpoint) = short_names(layers).map_err(io)?;
     let options = match &layers.upper {
-        Some(_) => format!("lowerdir={lowerdir},upperdir=u,workdir=w,userxattr,volatile"),
+        Some(upper) => {
+            let volatile = if upper.volatile { ",volatile" } else { "" };
+            format!("lowerdir={lowerdir},upperdir=u,workdir=w,userxattr{volatile}")
+        }
         None => format!("lowerdir={lowerdir},userxattr"),
     };
     let call = format!("mount({})", layers.describe());

@@ -6,6 +6,7 @@ use std::fmt;
 use std::os::fd::RawFd;
 
 use crate::seccomp::Program;
+use crate::spec::WindowSize;
 use crate::sys::mount::Attributes;
 
 /// One thing that the child does. Targets are paths below the directory entered last, and
@@ -23,6 +24,9 @@ pub(crate) enum Op {
     ResetSignals,
     /// Replaces the first three descriptors.
     Stdio([RawFd; 3]),
+    /// Opens a new terminal of the sandbox, makes it the controlling one and replaces the first
+    /// three descriptors by it; sends its other end to the builder. It belongs to this user.
+    Terminal { owner: u32, size: WindowSize },
     /// Stops mounts from propagating to the host.
     MakeMountsPrivate,
     /// Attaches the root's mount somewhere; the targets of later operations are below it.
@@ -97,6 +101,7 @@ impl fmt::Display for Op {
             Op::NewSession => write!(f, "setsid()"),
             Op::ResetSignals => write!(f, "rt_sigprocmask()"),
             Op::Stdio(fds) => write!(f, "dup2({fds:?})"),
+            Op::Terminal { .. } => write!(f, "openat2(/dev/pts/ptmx)"),
             Op::MakeMountsPrivate => write!(f, "mount(/, MS_REC|MS_PRIVATE)"),
             Op::AttachRoot => write!(f, "move_mount(root)"),
             Op::Mount {

@@ -26,6 +26,10 @@ pub struct Spec {
     pub mounts: Vec<Mount>,
     /// The capabilities of the command where its user is root, and the limit of all.
     pub capabilities: CapabilitySet,
+    /// Whether the caller's own id is mapped, to the first number above all others: then root in
+    /// the sandbox may use files of the caller's that are mounted. Without that they belong to
+    /// nobody there.
+    pub maps_caller: bool,
     /// The seccomp filter; none to leave all system calls.
     pub seccomp: Option<crate::seccomp::Program>,
     /// Resource limits: resource (`libc::RLIMIT_…`), soft, hard.
@@ -33,7 +37,50 @@ pub struct Spec {
     /// The size of /dev/shm in bytes; 64 MiB where it is missing.
     pub shm_size: Option<u64>,
     /// Standard input, output and error.
-    pub stdio: [OwnedFd; 3],
+    pub stdio: Stdio,
+}
+
+/// Standard input, output and error of a command.
+pub enum Stdio {
+    /// These.
+    Given([OwnedFd; 3]),
+    /// A terminal of the sandbox's own, whose other end the step hands out.
+    Terminal(WindowSize),
+}
+
+impl From<[OwnedFd; 3]> for Stdio {
+    fn from(fds: [OwnedFd; 3]) -> Stdio {
+        Stdio::Given(fds)
+    }
+}
+
+/// The size of a terminal, in characters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WindowSize {
+    /// Lines.
+    pub rows: u16,
+    /// Columns.
+    pub columns: u16,
+}
+
+/// A command that joins the sandbox of a running step.
+pub struct Addition {
+    /// The command line, as in [`Spec::args`].
+    pub args: Vec<Vec<u8>>,
+    /// The whole environment, `NAME=value`.
+    pub env: Vec<Vec<u8>>,
+    /// The working directory, absolute.
+    pub cwd: Vec<u8>,
+    /// Who runs the command.
+    pub user: User,
+    /// As in [`Spec::capabilities`].
+    pub capabilities: CapabilitySet,
+    /// As in [`Spec::seccomp`].
+    pub seccomp: Option<crate::seccomp::Program>,
+    /// Resource limits: resource (`libc::RLIMIT_…`), soft, hard.
+    pub rlimits: Vec<(u32, u64, u64)>,
+    /// Standard input, output and error.
+    pub stdio: Stdio,
 }
 
 /// The user of a step, in the ids of the image.

@@ -4,6 +4,7 @@ use std::ffi::CString;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
@@ -14,9 +15,11 @@ use nix::sys::statfs::{FsType, fstatfs};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 
 use crate::builder::{Builder, disabled};
+use crate::capability::CapabilitySet;
 use crate::error::Error;
 use crate::plan::{Exec, Op, Plan};
-use crate::spec::{Create, Network, Spec};
+use crate::seccomp::Program;
+use crate::spec::{Addition, Create, Network, Spec, Stdio, User};
 use crate::sys::child::{self, Failure, Vectors};
 use crate::sys::mount::{self, Attributes};
 use crate::sys::process;
@@ -92,6 +95,7 @@ pub struct Step {
     pidfd: OwnedFd,
     pid: i32,
     exit: Option<Exit>,
+    terminal: Option<OwnedFd>,
 }
 
 /// How long [`Killer::kill`] waits, in milliseconds: a process in uninterruptible sleep must
@@ -102,6 +106,30 @@ const KILL_PATIENCE: u16 = 500;
 pub struct Killer(OwnedFd);
 
 impl Killer {
+    /// Returns a handle of a step of another process.
+    ///
+    /// # Errors
+    /// ESRCH where there is no such process.
+    pub fn open(pid: i32) -> std::io::Result<Killer> {
+        Ok(Killer(process::open_process(pid)?))
+    }
+
+    /// Waits until the step has ended, at most so long. Returns whether it has.
+    pub fn wait(&self, limit: Duration) -> bool {
+        let until = Instant::now() + limit;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+            let mut ended = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut ended, timeout) {
+                Ok(0) if Instant::now() >= until => return false,
+                Ok(0) | Err(Errno::EINTR) => {}
+                Ok(_) => return true,
+                Err(_) => return false,
+            }
+        }
+    }
+
     /// Kills the step and all its processes, and waits a moment until they are gone. Does
     /// nothing where it has ended.
     pub fn kill(&self) {
@@ -123,6 +151,11 @@ impl Step {
     /// Returns the process id on the host.
     pub fn pid(&self) -> i32 {
         self.pid
+    }
+
+    /// Takes the other end of the step's terminal, where it has one.
+    pub fn take_terminal(&mut self) -> Option<OwnedFd> {
+        self.terminal.take()
     }
 
     /// Returns a handle that kills this step from elsewhere.
@@ -186,6 +219,23 @@ impl Builder {
         let builder = self.clone();
         self.spawner().run(move || start(&builder, spec))
     }
+
+    /// Starts a command in the sandbox of a running step, which has to be of this very builder's
+    /// namespace: see [`Builder::join`]. Returns when the command has been executed.
+    ///
+    /// # Errors
+    /// As for [`Builder::spawn`].
+    pub fn add(&self, pid: i32, addition: Addition) -> Result<Step, Error> {
+        let ids = self.step_ids();
+        let user = &addition.user;
+        for id in [user.uid, user.gid].iter().chain(&user.groups) {
+            if *id >= ids {
+                return Err(Error::UnmappedId(*id, ids));
+            }
+        }
+        let builder = self.clone();
+        self.spawner().run(move || join(&builder, pid, addition))
+    }
 }
 
 /// Descriptors that the plan names by number, kept open until the child has executed.
@@ -233,13 +283,24 @@ fn let_all_open(fd: &OwnedFd) {
     }
 }
 
+/// Returns what gives a command its first three descriptors. A terminal is opened where /dev is.
+fn stdio(stdio: Stdio, owner: u32, kept: &mut Kept) -> Result<Op, Error> {
+    Ok(match stdio {
+        Stdio::Given(fds) => {
+            let mut kept_fds = [0; 3];
+            for (slot, fd) in kept_fds.iter_mut().zip(fds) {
+                let_all_open(&fd);
+                *slot = kept.keep(fd)?;
+            }
+            Op::Stdio(kept_fds)
+        }
+        Stdio::Terminal(size) => Op::Terminal { owner, size },
+    })
+}
+
 fn compile(spec: Spec, ids: u32, kept: &mut Kept) -> Result<Plan, Error> {
     let root = kept.keep(spec.root)?;
-    let mut stdio = [0; 3];
-    for (slot, fd) in stdio.iter_mut().zip(spec.stdio) {
-        let_all_open(&fd);
-        *slot = kept.keep(fd)?;
-    }
+    let stdio = stdio(spec.stdio, spec.user.uid, kept)?;
     let fs = |fstype, options: &[(&str, &str)], attributes, target: &str| -> Result<Op, Error> {
         let option = |(key, value): &(&str, &str)| {
             let value = match *value {
@@ -265,7 +326,6 @@ fn compile(spec: Spec, ids: u32, kept: &mut Kept) -> Result<Plan, Error> {
         Op::DieWithBuilder,
         Op::NewSession,
         Op::ResetSignals,
-        Op::Stdio(stdio),
         Op::Umask(0),
         Op::MakeMountsPrivate,
         Op::AttachRoot,
@@ -379,49 +439,77 @@ fn compile(spec: Spec, ids: u32, kept: &mut Kept) -> Result<Plan, Error> {
     // Again: what has been attached may still receive mounts from the host.
     ops.push(Op::MakeMountsPrivate);
     ops.push(Op::SetHostname(c(spec.hostname, "host name")?));
-    for (resource, soft, hard) in spec.rlimits {
-        ops.push(Op::SetRlimit(resource, soft, hard));
-    }
-    ops.push(Op::Umask(0o022));
-    if !own_network && !disabled("landlock") {
-        // Abstract sockets belong to the net namespace, which this step shares with the host.
-        if let Ok(ruleset) = process::landlock_scope_ruleset() {
-            ops.push(Op::RestrictScope(kept.keep(ruleset)?));
-        }
-    }
-    ops.push(Op::CloseDescriptors);
-    if spec.seccomp.is_none() {
-        // Nothing else keeps it from the caller's keys.
-        ops.push(Op::NewKeyring);
-    }
-    ops.push(Op::LimitBoundingSet(spec.capabilities.bits()));
-    if let Some(program) = spec.seccomp {
-        // While there is CAP_SYS_ADMIN: no_new_privs would take setuid programs away.
-        ops.push(Op::Seccomp(program));
-    }
-    ops.push(Op::BecomeUser(
-        spec.user.uid,
-        spec.user.gid,
-        spec.user.groups,
-    ));
-    // Another user has lost its capabilities by the change.
-    if spec.user.uid == 0 {
-        ops.push(Op::SetCapabilities(spec.capabilities.bits()));
-    }
-    ops.push(Op::Chdir(c(spec.cwd, "working directory")?));
-    // Again: the change of ids has cleared the death signal.
-    ops.push(Op::DieWithBuilder);
+    ops.push(stdio);
+    let confined = Confined {
+        rlimits: spec.rlimits,
+        shares_network: !own_network,
+        capabilities: spec.capabilities,
+        seccomp: spec.seccomp,
+        user: spec.user,
+        cwd: spec.cwd,
+    };
+    confined.compile(&mut ops, kept)?;
+    let exec = exec(spec.args, spec.env)?;
+    Ok(Plan { ops, exec, root })
+}
 
-    let path = spec.env.iter().find_map(|e| e.strip_prefix(b"PATH="));
-    let exec = Exec {
+/// What a command may no longer do when it begins.
+struct Confined {
+    rlimits: Vec<(u32, u64, u64)>,
+    shares_network: bool,
+    capabilities: CapabilitySet,
+    seccomp: Option<Program>,
+    user: User,
+    cwd: Vec<u8>,
+}
+
+impl Confined {
+    /// Adds what comes last before the command, in a sandbox that is complete.
+    fn compile(self, ops: &mut Vec<Op>, kept: &mut Kept) -> Result<(), Error> {
+        for (resource, soft, hard) in self.rlimits {
+            ops.push(Op::SetRlimit(resource, soft, hard));
+        }
+        ops.push(Op::Umask(0o022));
+        if self.shares_network && !disabled("landlock") {
+            // Abstract sockets belong to the net namespace, which this step shares with the host.
+            if let Ok(ruleset) = process::landlock_scope_ruleset() {
+                ops.push(Op::RestrictScope(kept.keep(ruleset)?));
+            }
+        }
+        ops.push(Op::CloseDescriptors);
+        if self.seccomp.is_none() {
+            // Nothing else keeps it from the caller's keys.
+            ops.push(Op::NewKeyring);
+        }
+        ops.push(Op::LimitBoundingSet(self.capabilities.bits()));
+        if let Some(program) = self.seccomp {
+            // While there is CAP_SYS_ADMIN: no_new_privs would take setuid programs away.
+            ops.push(Op::Seccomp(program));
+        }
+        let user = self.user;
+        let is_root = user.uid == 0;
+        ops.push(Op::BecomeUser(user.uid, user.gid, user.groups));
+        // Another user has lost its capabilities by the change.
+        if is_root {
+            ops.push(Op::SetCapabilities(self.capabilities.bits()));
+        }
+        ops.push(Op::Chdir(c(self.cwd, "working directory")?));
+        // Again: the change of ids has cleared the death signal.
+        ops.push(Op::DieWithBuilder);
+        Ok(())
+    }
+}
+
+fn exec(args: Vec<Vec<u8>>, env: Vec<Vec<u8>>) -> Result<Exec, Error> {
+    let path = env.iter().find_map(|e| e.strip_prefix(b"PATH="));
+    Ok(Exec {
         candidates: candidates(
-            spec.args.first().map_or(&[][..], |a| a),
+            args.first().map_or(&[][..], |a| a),
             path.unwrap_or(b"/bin:/usr/bin"),
         )?,
-        args: strings(spec.args, "command")?,
-        env: strings(spec.env, "environment")?,
-    };
-    Ok(Plan { ops, exec, root })
+        args: strings(args, "command")?,
+        env: strings(env, "environment")?,
+    })
 }
 
 fn strings(list: Vec<Vec<u8>>, what: &'static str) -> Result<Vec<CString>, Error> {
@@ -459,13 +547,9 @@ fn start(builder: &Builder, mut spec: Spec) -> Result<Step, Error> {
         flags |= libc::CLONE_NEWNET;
     }
     let mut kept = Kept::default();
+    let maps_caller = spec.maps_caller;
     let plan = compile(spec, ids, &mut kept)?;
     let vectors = Vectors::of(&plan);
-    let io = |call: &'static str| {
-        move |e: std::io::Error| {
-            Error::call(call, Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO)))
-        }
-    };
     let (mut ours, theirs) = UnixStream::pair().map_err(io("socketpair(AF_UNIX)"))?;
     let sync = kept.keep(theirs.into())?;
     let builder_end = ours.as_raw_fd();
@@ -487,10 +571,11 @@ fn start(builder: &Builder, mut spec: Spec) -> Result<Step, Error> {
             errno,
         )
     })?;
-    let mut step = Step {
+    let step = Step {
         pidfd,
         pid,
         exit: None,
+        terminal: None,
     };
     drop(kept);
     // A setuid program, or the step itself, may clear the death signal.
@@ -499,7 +584,10 @@ fn start(builder: &Builder, mut spec: Spec) -> Result<Step, Error> {
         .kill_at_end(step.pidfd.as_fd())
         .map_err(Error::HelperGone)?;
     // Ids 0 and up of the step are 1 and up of the builder: its root is not the caller.
-    let map = format!("0 1 {ids}");
+    let map = match maps_caller {
+        false => format!("0 1 {ids}"),
+        true => format!("0 1 {ids}\n{ids} 0 1"),
+    };
     for file in ["uid_map", "gid_map"] {
         std::fs::write(format!("/proc/{pid}/{file}"), &map).map_err(|e| {
             let errno = Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO));
@@ -507,13 +595,29 @@ fn start(builder: &Builder, mut spec: Spec) -> Result<Step, Error> {
         })?;
     }
     ours.write_all(&[0]).map_err(io("write(sync)"))?;
+    executed(step, &ours, &plan, program)
+}
+
+fn io(call: &'static str) -> impl FnOnce(std::io::Error) -> Error {
+    move |e| Error::call(call, Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO)))
+}
+
+/// Waits until a step has executed its command, or has said why it can't.
+fn executed(
+    mut step: Step,
+    ours: &UnixStream,
+    plan: &Plan,
+    program: String,
+) -> Result<Step, Error> {
     let mut failure = [0u8; Failure::SIZE];
     let mut length = 0;
     while length < failure.len() {
-        match ours.read(&mut failure[length..]) {
-            Ok(0) => break,
-            Ok(n) => length += n,
-            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+        match process::receive(ours.as_fd(), &mut failure[length..]) {
+            Ok((0, _)) => break,
+            // The byte that comes with a descriptor says nothing.
+            Ok((_, Some(terminal))) => step.terminal = Some(terminal),
+            Ok((n, None)) => length += n,
+            Err(Errno::EINTR) => {}
             // A reset: the child died with our byte unread. What follows tells how.
             Err(_) => break,
         }
@@ -540,4 +644,83 @@ fn start(builder: &Builder, mut spec: Spec) -> Result<Step, Error> {
         errno,
         detail: (!message.is_empty()).then_some(message),
     })
+}
+
+fn join(builder: &Builder, target: i32, mut addition: Addition) -> Result<Step, Error> {
+    let (soft, hard) = builder.open_files();
+    let open_files = (libc::RLIMIT_NOFILE, soft, hard);
+    addition.rlimits.insert(0, open_files);
+    let program = addition.args.first().map_or(&b""[..], |a| a);
+    let program = String::from_utf8_lossy(program).into_owned();
+    let target_fd = process::open_process(target)
+        .map_err(|errno| Error::call(format!("pidfd_open({target})"), errno))?;
+    let network = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/net")).ok();
+    let shares_network = network(&target.to_string()) == network("self");
+    let mut namespaces = libc::CLONE_NEWUSER
+        | libc::CLONE_NEWNS
+        | libc::CLONE_NEWPID
+        | libc::CLONE_NEWIPC
+        | libc::CLONE_NEWUTS
+        | libc::CLONE_NEWCGROUP;
+    if !shares_network {
+        namespaces |= libc::CLONE_NEWNET;
+    }
+    let mut kept = Kept::default();
+    let mut ops = vec![
+        Op::BecomeRoot,
+        Op::DieWithBuilder,
+        Op::NewSession,
+        Op::ResetSignals,
+        stdio(addition.stdio, addition.user.uid, &mut kept)?,
+    ];
+    let confined = Confined {
+        rlimits: addition.rlimits,
+        shares_network,
+        capabilities: addition.capabilities,
+        seccomp: addition.seccomp,
+        user: addition.user,
+        cwd: addition.cwd,
+    };
+    confined.compile(&mut ops, &mut kept)?;
+    let plan = Plan {
+        ops,
+        exec: exec(addition.args, addition.env)?,
+        root: -1,
+    };
+    let vectors = Vectors::of(&plan);
+    let (mut ours, theirs) = UnixStream::pair().map_err(io("socketpair(AF_UNIX)"))?;
+    let sync = kept.keep(theirs.into())?;
+    let mask = SigSet::all()
+        .thread_swap_mask(SigmaskHow::SIG_SETMASK)
+        .map_err(|e| Error::call("rt_sigprocmask(SIG_SETMASK)", e))?;
+    let end = ours.as_raw_fd();
+    let cloned = process::clone_into_process(target_fd.as_fd(), namespaces, end, sync, || {
+        child::run(&plan, &vectors, sync)
+    });
+    mask.thread_set_mask()
+        .map_err(|e| Error::call("rt_sigprocmask(SIG_SETMASK)", e))?;
+    cloned.map_err(|errno| Error::call("clone()", errno))?;
+    drop(kept);
+    let mut pid = [0u8; 4];
+    ours.read_exact(&mut pid).map_err(io("read(sync)"))?;
+    let pid = i32::from_ne_bytes(pid);
+    if pid == 0 {
+        let mut failure = [0u8; Failure::SIZE];
+        ours.read_exact(&mut failure).map_err(io("read(sync)"))?;
+        let errno = Errno::from_raw(Failure::from_bytes(&failure).errno);
+        return Err(Error::call(format!("setns({target})"), errno));
+    }
+    let pidfd = process::open_process(pid)
+        .map_err(|errno| Error::call(format!("pidfd_open({pid})"), errno))?;
+    let step = Step {
+        pidfd,
+        pid,
+        exit: None,
+        terminal: None,
+    };
+    builder
+        .host()
+        .kill_at_end(step.pidfd.as_fd())
+        .map_err(Error::HelperGone)?;
+    executed(step, &ours, &plan, program)
 }

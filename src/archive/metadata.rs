@@ -12,7 +12,7 @@ use crate::image::ImageConfig;
 ///
 /// # Errors
 /// It does not parse, or is one that makes files.
-pub(super) fn apply_change(image: &mut ImageConfig, change: &str) -> Result<()> {
+pub fn apply_change(image: &mut ImageConfig, change: &str) -> Result<()> {
     let source = Source::new("--change", format!("FROM scratch\n{change}\n"));
     let failed = |found: Diagnostic| ArchiveError::change(change, &found.into());
     let file = parse(&source).map_err(|found| ArchiveError::change(change, &found))?;

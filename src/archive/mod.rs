@@ -32,9 +32,10 @@ pub use cache::{
 pub use destination::Destination;
 pub use import::{ImportOptions, import};
 pub use load::{Loaded, load, load_base};
+pub use metadata::apply_change;
 pub use output::{Output, OutputError, OutputSpec, parse_output, write_output};
 pub use places::{ImageFile, ImageWriter, LayoutName};
-pub use rootfs::{write_rootfs_dir, write_rootfs_tar};
+pub use rootfs::{write_part_dir, write_rootfs_dir, write_rootfs_tar};
 pub use save::{Layout, NamedImage, select, write_images};
 pub use source::Archive;
 

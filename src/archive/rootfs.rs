@@ -15,7 +15,9 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{UnlinkatFlags, linkat, mkfifoat, symlinkat, unlinkat};
 
 use super::{IoContext, Result};
-use crate::layer::{FileKind, Node, Timestamp, View, copy_content, escape, write_merged_tar};
+use crate::layer::{
+    FileKind, Node, Rebase, Timestamp, View, copy_content, escape, write_merged_tar,
+};
 use crate::store::{Stack, Store};
 
 /// As many warnings as are worth reading.
@@ -40,17 +42,39 @@ pub fn write_rootfs_tar(store: &Store, stack: &Stack, out: &mut dyn Write) -> Re
 /// A layer can't be read, or the directory can't be written.
 pub fn write_rootfs_dir(store: &Store, stack: &Stack, directory: &Path) -> Result<Vec<String>> {
     std::fs::create_dir_all(directory).at("cannot create", directory)?;
-    let root = File::open(directory).at("cannot open", directory)?;
     let view = store.view(stack)?;
+    write_part_dir(&view, &view.root()?, directory, b"")
+}
+
+/// As [`write_rootfs_dir`], for a part of a tree: it gets another name in a directory, which
+/// exists, or all that is in it comes right there where the name is empty.
+///
+/// # Errors
+/// The tree can't be read, or the directory can't be written.
+pub fn write_part_dir(
+    view: &View,
+    node: &Node,
+    directory: &Path,
+    name: &[u8],
+) -> Result<Vec<String>> {
+    let root = File::open(directory).at("cannot open", directory)?;
     let mut writer = Writer {
-        view: &view,
+        view,
         root: root.into(),
         directory,
+        rebase: Rebase::new(&node.path, name),
         first_names: HashMap::new(),
         directories: Vec::new(),
         skipped: Vec::new(),
     };
-    let mut pending = vec![Vec::new()];
+    if !name.is_empty() {
+        let parent = writer.root.try_clone().at("cannot open", directory)?;
+        writer.put(parent.as_fd(), name, node)?;
+    }
+    let mut pending = match node.stat.is_dir() {
+        true => vec![node.path.clone()],
+        false => Vec::new(),
+    };
     while let Some(path) = pending.pop() {
         let parent = writer.open_dir(&path)?;
         for entry in view.read_dir(&path)? {
@@ -68,6 +92,8 @@ struct Writer<'v> {
     root: OwnedFd,
     /// The path of `root`, for errors.
     directory: &'v Path,
+    /// Where in it things go.
+    rebase: Rebase,
     /// The first name of each inode that has several.
     first_names: HashMap<(u64, u64), Vec<u8>>,
     /// Those that are written, and get mode and time when all is.
@@ -77,7 +103,7 @@ struct Writer<'v> {
 
 impl Writer<'_> {
     fn shown(&self, path: &[u8]) -> PathBuf {
-        self.directory.join(escape(path))
+        self.directory.join(escape(&self.rebase.apply(path)))
     }
 
     /// Opens a directory that was written. Should someone put a link in its place, the kernel
@@ -86,7 +112,8 @@ impl Writer<'_> {
         let how = OpenHow::new()
             .flags(OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
             .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
-        let name: &[u8] = if path.is_empty() { b"." } else { path };
+        let place = self.rebase.apply(path);
+        let name: &[u8] = if place.is_empty() { b"." } else { &place };
         openat2(&self.root, name, how).at("cannot open", &self.shown(path))
     }
 

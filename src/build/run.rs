@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use kiln_runtime::capability::CapabilitySet;
 use kiln_runtime::{Exit, Network, OverlayKind};
 
 use super::error::{RunFailure, Step, Trouble};
@@ -192,11 +193,15 @@ impl Build<'_> {
             surroundings: self.options.surroundings.clone(),
             hostname: hostname.to_owned(),
             mounts: prepared.mounts,
+            read_only: false,
+            maps_caller: false,
+            capabilities: CapabilitySet::default_set(),
             stdio: [
                 sandbox::dev_null().map_err(SandboxError::from)?,
                 stdout_end,
                 stderr_end,
-            ],
+            ]
+            .into(),
         };
         let mut running = match sandboxes.start(&root, command) {
             Ok(running) => running,

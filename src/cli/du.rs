@@ -78,6 +78,18 @@ fn summary(inventory: &Inventory) -> Vec<Value> {
         bytes: bytes - inventory.image_bytes(named),
     };
     let mut rows = vec![row("Images", images, dangling)];
+    let (mut containers, mut stopped) = (Amount::default(), Amount::default());
+    for (container, bytes) in &inventory.containers {
+        let mut amounts = vec![&mut containers];
+        if !container.is_running() {
+            amounts.push(&mut stopped);
+        }
+        for amount in amounts {
+            amount.count += 1;
+            amount.bytes += bytes;
+        }
+    }
+    rows.push(row("Containers", containers, stopped));
     for (name, kind) in [
         ("Build Cache", CacheKind::Step),
         ("Cache Mounts", CacheKind::Mount),
@@ -103,6 +115,7 @@ fn summary(inventory: &Inventory) -> Vec<Value> {
         inventory.unused_layers,
     ));
     rows.push(row("Blobs", inventory.blobs, inventory.unused_blobs));
+    rows.push(row("Records", inventory.records, inventory.unused_records));
     rows.push(row("Trash", inventory.trash, inventory.trash));
     rows
 }

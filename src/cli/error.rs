@@ -110,6 +110,7 @@ hinted!(
     crate::archive::OutputError,
     crate::build::NamedSourceError,
     crate::copy::CopyError,
+    crate::container::ContainerError,
     crate::fetch::LocationError,
     crate::image::ReferenceError,
     crate::layer::CompressorError,

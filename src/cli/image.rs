@@ -45,7 +45,7 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
     match &arguments.command {
         Command::History(arguments) => history::run(arguments, root),
         Command::Import(arguments) => import::run(arguments, root),
-        Command::Inspect(arguments) => inspect::run(arguments, root),
+        Command::Inspect(arguments) => inspect::run_images(arguments, root),
         Command::Load(arguments) => load::run(arguments, root),
         Command::Ls(arguments) => images::run(arguments, root),
         Command::Prune(arguments) => prune::run_images(arguments, root),

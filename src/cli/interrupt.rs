@@ -11,6 +11,11 @@ type Hook = Box<dyn FnOnce() + Send>;
 static HAPPENED: AtomicBool = AtomicBool::new(false);
 static WATCHED: AtomicBool = AtomicBool::new(false);
 static HOOKS: Mutex<Vec<Hook>> = Mutex::new(Vec::new());
+static FURTHER: Mutex<Vec<Signal>> = Mutex::new(Vec::new());
+static FORWARDER: Mutex<Option<Forwarder>> = Mutex::new(None);
+
+/// Takes a signal in place of this process; returns whether it has.
+type Forwarder = Box<dyn FnMut(Signal) -> bool + Send>;
 
 /// How long the end may take. What is not taken away by then is left to the next kiln.
 const PATIENCE: Duration = Duration::from_millis(1500);
@@ -24,8 +29,10 @@ fn signals() -> SigSet {
         .find_map(|line| line.strip_prefix("SigIgn:"))
         .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
         .unwrap_or(0);
+    let further = FURTHER.lock().unwrap_or_else(PoisonError::into_inner);
     [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]
         .into_iter()
+        .chain(further.iter().copied())
         .filter(|signal| ignored & (1 << (*signal as u32 - 1)) == 0)
         .collect()
 }
@@ -35,6 +42,27 @@ fn signals() -> SigSet {
 pub(super) fn block() {
     // It can't fail with a valid set.
     let _ = signals().thread_block();
+}
+
+/// Has further signals wait for [`forward`]: to be called before [`block`].
+pub(super) fn also(signals: &[Signal]) {
+    let mut further = FURTHER.lock().unwrap_or_else(PoisonError::into_inner);
+    further.extend_from_slice(signals);
+}
+
+/// Hands signals that come to something else: what returns false ends this process all the same.
+pub(super) fn forward(to: impl FnMut(Signal) -> bool + Send + 'static) {
+    *FORWARDER.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(to));
+}
+
+/// Tells whether a signal has been taken care of.
+fn is_forwarded(signal: Signal) -> bool {
+    let mut forwarder = FORWARDER.lock().unwrap_or_else(PoisonError::into_inner);
+    match &mut *forwarder {
+        Some(forwarder) => forwarder(signal),
+        // Of no use to anybody yet.
+        None => signal == Signal::SIGWINCH,
+    }
 }
 
 /// Where a signal has come, waits for the end that its thread is preparing: a command that
@@ -67,8 +95,12 @@ pub(super) fn watch() {
     WATCHED.store(true, Ordering::SeqCst);
     std::thread::spawn(|| {
         let signals = signals();
-        let Ok(signal) = signals.wait() else {
-            return;
+        let signal = loop {
+            match signals.wait() {
+                Ok(signal) if is_forwarded(signal) => {}
+                Ok(signal) => break signal,
+                Err(_) => return,
+            }
         };
         HAPPENED.store(true, Ordering::SeqCst);
         let code = 128 + signal as i32;

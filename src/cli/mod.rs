@@ -1,15 +1,24 @@
 //! The command line: arguments in, library call, text out. One file per command.
 
+mod attach;
 mod build;
 mod builder;
 mod check;
 mod cleaning;
+mod commit;
 mod config;
 mod connection;
+mod container;
 mod copy;
+mod cp;
+mod create;
+mod detach;
+mod diff;
 mod doctor;
 mod du;
 mod error;
+mod exec;
+mod export;
 mod fsck;
 mod history;
 mod image;
@@ -17,25 +26,34 @@ mod images;
 mod import;
 mod inspect;
 mod interrupt;
+mod kill;
 mod listing;
 mod load;
 mod login;
 mod logout;
+mod logs;
 mod manifest;
 mod packing;
 mod place;
 mod prune;
+mod ps;
 mod pull;
 mod push;
 mod relay;
+mod rename;
+mod rm;
 mod rmi;
 mod run;
 mod save;
 mod session;
+mod start;
+mod stop;
 mod system;
 mod tag;
+mod terminal;
 mod unshare;
 mod version;
+mod wait;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -87,6 +105,16 @@ enum Command {
     Check(check::Arguments),
     /// Copy an image between registries, layouts, archives and the store, as it is
     Copy(copy::Arguments),
+    /// Make an image of a container
+    Commit(commit::Arguments),
+    /// Docker's longer names: container ls, rm, inspect, prune …
+    Container(container::Arguments),
+    /// Copy files into a container, or out of one
+    Cp(cp::Arguments),
+    /// Make a container, and don't start it
+    Create(Box<create::Arguments>),
+    /// Show what a container has changed
+    Diff(diff::Arguments),
     /// Say what this machine allows, and what would help
     Doctor(doctor::Arguments),
     /// Show what takes how much of the disk
@@ -94,6 +122,10 @@ enum Command {
     /// Remove what commands have left in the trash, for their own use
     #[command(hide = true)]
     EmptyTrash(cleaning::Arguments),
+    /// Run another command in a container that runs
+    Exec(exec::Arguments),
+    /// Write the files of a container as a tar
+    Export(export::Arguments),
     /// Verify all blobs, layers, names and records of the store
     Fsck(fsck::Arguments),
     /// Show the history of an image
@@ -104,28 +136,42 @@ enum Command {
     Images(images::Arguments),
     /// Make an image from a tar of a root file system
     Import(import::Arguments),
-    /// Show images as JSON
+    /// Show images and containers as JSON
     Inspect(inspect::Arguments),
+    /// Send a signal to containers
+    Kill(kill::Arguments),
     /// Load images from an archive or a layout
     Load(load::Arguments),
     /// Log in to a registry
     Login(login::Arguments),
     /// Log out from a registry
     Logout(logout::Arguments),
+    /// Show what a container wrote in the background
+    Logs(logs::Arguments),
     /// Put images for several platforms together as one: create, add, push …
     Manifest(manifest::Arguments),
-    /// Remove what is not needed: dangling images, build cache, leftovers
+    /// Remove what is not needed: stopped containers, dangling images, build cache, leftovers
     Prune(prune::Arguments),
+    /// List containers
+    Ps(ps::Arguments),
     /// Download an image from a registry
     Pull(pull::Arguments),
     /// Upload an image to a registry
     Push(push::Arguments),
+    /// Give a container another name
+    Rename(rename::Arguments),
+    /// Remove containers
+    Rm(rm::Arguments),
     /// Remove images
     Rmi(rmi::Arguments),
-    /// Run a command in an image
-    Run(run::Arguments),
+    /// Run a command in a new container
+    Run(Box<run::Arguments>),
     /// Save images to an archive or a layout
     Save(save::Arguments),
+    /// Start containers
+    Start(start::Arguments),
+    /// Stop containers
+    Stop(stop::Arguments),
     /// The whole store: system df, prune, reset
     System(system::Arguments),
     /// Give an image another name
@@ -134,6 +180,8 @@ enum Command {
     Unshare(unshare::Arguments),
     /// Show the version
     Version(version::Arguments),
+    /// Wait for the end of containers
+    Wait(wait::Arguments),
 }
 
 /// Parses the arguments, runs the command and returns its exit code.
@@ -153,29 +201,44 @@ pub fn main() -> ExitCode {
         Command::Builder(arguments) => builder::run(&arguments, root),
         Command::Check(arguments) => check::run(&arguments, root),
         Command::Copy(arguments) => copy::run(&arguments, root),
+        Command::Commit(arguments) => commit::run(&arguments, root),
+        Command::Container(arguments) => container::run(&arguments, root),
+        Command::Cp(arguments) => cp::run(&arguments, root),
+        Command::Create(arguments) => create::run(&arguments, root),
+        Command::Diff(arguments) => diff::run(&arguments, root),
         Command::Doctor(arguments) => doctor::run(&arguments, root),
         Command::Du(arguments) => du::run(&arguments, root),
         Command::EmptyTrash(arguments) => cleaning::run(&arguments, root),
+        Command::Exec(arguments) => exec::run(&arguments, root),
+        Command::Export(arguments) => export::run(&arguments, root),
         Command::Fsck(arguments) => fsck::run(&arguments, root),
         Command::History(arguments) => history::run(&arguments, root),
         Command::Image(arguments) => image::run(&arguments, root),
         Command::Images(arguments) => images::run(&arguments, root),
         Command::Import(arguments) => import::run(&arguments, root),
         Command::Inspect(arguments) => inspect::run(&arguments, root),
+        Command::Kill(arguments) => kill::run(&arguments, root),
         Command::Load(arguments) => load::run(&arguments, root),
         Command::Login(arguments) => login::run(&arguments),
         Command::Logout(arguments) => logout::run(&arguments),
         Command::Manifest(arguments) => manifest::run(&arguments, root),
+        Command::Logs(arguments) => logs::run(&arguments, root),
         Command::Prune(arguments) => prune::run(&arguments, root),
+        Command::Ps(arguments) => ps::run(&arguments, root),
         Command::Pull(arguments) => pull::run(&arguments, root),
         Command::Push(arguments) => push::run(&arguments, root),
+        Command::Rename(arguments) => rename::run(&arguments, root),
+        Command::Rm(arguments) => rm::run(&arguments, root),
         Command::Rmi(arguments) => rmi::run(&arguments, root),
-        Command::Run(arguments) => run::run(arguments, root),
+        Command::Run(arguments) => run::run(&arguments, root),
         Command::Save(arguments) => save::run(&arguments, root),
+        Command::Start(arguments) => start::run(&arguments, root),
+        Command::Stop(arguments) => stop::run(&arguments, root),
         Command::System(arguments) => system::run(&arguments, root),
         Command::Tag(arguments) => tag::run(&arguments, root),
         Command::Unshare(arguments) => unshare::run(&arguments, root),
         Command::Version(arguments) => version::run(&arguments),
+        Command::Wait(arguments) => wait::run(&arguments, root),
     };
     interrupt::yield_to_signal();
     match result {

@@ -32,6 +32,13 @@ pub(super) struct ImageArguments {
     common: Common,
 }
 
+/// Arguments of `kiln container prune`.
+#[derive(clap::Args)]
+pub(super) struct ContainerArguments {
+    #[command(flatten)]
+    common: Common,
+}
+
 /// Arguments of `kiln builder prune`.
 #[derive(clap::Args)]
 pub(super) struct BuilderArguments {
@@ -70,6 +77,7 @@ struct Room {
 /// What is pruned, and how it is asked for.
 struct Request<'a> {
     what: &'static str,
+    containers: bool,
     images: Extent,
     cache: Extent,
     keep: Option<u64>,
@@ -80,6 +88,7 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
     let extent = extent(arguments.all);
     let request = Request {
         what: "system",
+        containers: true,
         images: extent,
         cache: extent,
         keep: arguments.room.keep_storage,
@@ -91,7 +100,23 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
 pub(super) fn run_images(arguments: &ImageArguments, root: Option<PathBuf>) -> Result<ExitCode> {
     let request = Request {
         what: "image",
+        containers: false,
         images: extent(arguments.all),
+        cache: Extent::None,
+        keep: None,
+        common: &arguments.common,
+    };
+    request.carry_out(root)
+}
+
+pub(super) fn run_containers(
+    arguments: &ContainerArguments,
+    root: Option<PathBuf>,
+) -> Result<ExitCode> {
+    let request = Request {
+        what: "container",
+        containers: true,
+        images: Extent::None,
         cache: Extent::None,
         keep: None,
         common: &arguments.common,
@@ -102,6 +127,7 @@ pub(super) fn run_images(arguments: &ImageArguments, root: Option<PathBuf>) -> R
 pub(super) fn run_builder(arguments: &BuilderArguments, root: Option<PathBuf>) -> Result<ExitCode> {
     let request = Request {
         what: "builder",
+        containers: false,
         images: Extent::None,
         cache: extent(arguments.all),
         keep: arguments.room.keep_storage,
@@ -121,6 +147,7 @@ impl Request<'_> {
     fn carry_out(&self, root: Option<PathBuf>) -> Result<ExitCode> {
         let (until, labels) = filters(&self.common.filter)?;
         let options = PruneOptions {
+            containers: self.containers,
             images: self.images,
             cache: self.cache,
             until,
@@ -142,10 +169,15 @@ impl Request<'_> {
 
     fn warning(&self) -> String {
         let mut text = "WARNING! This will remove:\n".to_owned();
+        if self.containers {
+            text.push_str("  - all stopped containers\n");
+        }
         match self.images {
             Extent::None => {}
             Extent::Dangling => text.push_str("  - all dangling images\n"),
-            Extent::All => text.push_str("  - all images\n"),
+            Extent::All => {
+                text.push_str("  - all images without at least one container associated to them\n");
+            }
         }
         match (self.cache, self.keep) {
             (Extent::None, _) => {}
@@ -183,6 +215,13 @@ pub(super) fn agreed(warning: &str) -> Result<bool> {
 
 fn report(pruned: &Pruned) -> String {
     let mut text = String::new();
+    if !pruned.containers.is_empty() {
+        text.push_str("Deleted Containers:\n");
+        for id in &pruned.containers {
+            text.push_str(&format!("{id}\n"));
+        }
+        text.push('\n');
+    }
     if !pruned.deleted.is_empty() {
         text.push_str("Deleted Images:\n");
         for name in &pruned.untagged {
@@ -238,7 +277,7 @@ pub(super) fn label_filter(text: &str, label: &str) -> LabelFilter {
 
 /// Parses a time as docker does: a duration before now (`24h`, `1h30m`), seconds since 1970, a
 /// date, or a date and time, which are UTC without a zone.
-fn moment(text: &str) -> Result<SystemTime> {
+pub(super) fn moment(text: &str) -> Result<SystemTime> {
     let wrong = || {
         CliError::message(format!("invalid time {text:?} in the filter until"))
             .hinted("give a duration such as 24h, or a date such as 2026-01-31T12:00:00")

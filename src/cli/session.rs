@@ -211,7 +211,7 @@ pub(super) fn busy(nothing: &str) -> CliError {
 
 /// Returns how trees are stored by this user: the map is part of it, since a tree that was
 /// made under another one has other owners.
-fn form(builder: &Builder) -> Form {
+pub(super) fn form(builder: &Builder) -> Form {
     let (uids, gids) = builder.maps();
     let map = Digest::of(format!("{uids}{gids}").as_bytes());
     Form {

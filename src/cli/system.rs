@@ -56,7 +56,7 @@ fn reset(arguments: &ResetArguments, root: Option<PathBuf>) -> Result<ExitCode> 
         )));
     }
     let warning = format!(
-        "WARNING! This will remove:\n  - all images\n  - all build cache\n  - the directory {}\n",
+        "WARNING! This will remove:\n  - all containers\n  - all images\n  - all build cache\n  - the directory {}\n",
         root.display()
     );
     if !arguments.force && !prune::agreed(&warning)? {

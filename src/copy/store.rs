@@ -210,8 +210,8 @@ impl Goal for StoreGoal<'_, '_> {
         let store = self.transfer.store;
         // Another process may be bringing it: then there is nothing to do afterwards.
         let _one = store.lock(&format!("pull-{}", blob.digest.hex()))?;
-        let there = std::fs::metadata(store.blob_path(&blob.digest));
-        if there.is_ok_and(|metadata| metadata.len() == blob.size) {
+        let size = || std::fs::metadata(store.blob_path(&blob.digest)).map(|m| m.len());
+        if store.has_blob(&blob.digest) && size().is_ok_and(|size| size == blob.size) {
             return Ok(TransferOutcome::Exists);
         }
         let mut writer = store.new_blob(self.transfer.session)?;

@@ -100,7 +100,7 @@ impl LayerWriter<'_> {
         let target = Target {
             // An archive extracted into an existing directory leaves that directory's own
             // attributes alone; one that is a whole image sets them.
-            skip_root: !(dest.is_empty() && self.is_bottom()),
+            skip_root: !(dest.is_empty() && self.is_bottom() && !self.is_existing()),
             dest,
             owner,
         };

@@ -51,6 +51,56 @@ impl Diff {
     }
 }
 
+/// What became of a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It is new.
+    Added,
+    /// It, or something in it, is not as it was.
+    Changed,
+    /// It is gone.
+    Deleted,
+}
+
+/// Returns what an upper directory makes of a tree, sorted by path: what a person would say.
+pub fn changes(
+    upper: &LayerDir,
+    lower: &View,
+    kind: UpperKind,
+) -> Result<Vec<(Vec<u8>, Change)>, LayerError> {
+    if kind == UpperKind::Fuse {
+        whiteout::normalise_fuse(upper.fd())?;
+    }
+    let items = kept_items(upper, lower, &mut upper.overrides().clone())?;
+    let mut found = Vec::new();
+    for item in &items {
+        if !item.keep {
+            continue;
+        }
+        let change = match (&item.found, &item.below) {
+            (Found::Whiteout, _) => Change::Deleted,
+            (_, Some(_)) => Change::Changed,
+            (_, None) => Change::Added,
+        };
+        found.push((item.path.clone(), change));
+        // What an opaque directory hides is gone, unless it was made again.
+        if item.opaque && item.below.as_ref().is_some_and(|node| node.stat.is_dir()) {
+            for entry in lower.read_dir(&item.path)? {
+                if matches!(upper.find(&entry.node.path)?, Found::Nothing) {
+                    found.push((entry.node.path, Change::Deleted));
+                }
+            }
+        }
+    }
+    found.sort_by(|a, b| a.0.cmp(&b.0));
+    Ok(found)
+}
+
+/// Rewrites the deletions that fuse-overlayfs left into overlayfs's form, which both know.
+pub fn normalise_fuse(upper: std::os::fd::BorrowedFd<'_>) -> Result<(), LayerError> {
+    whiteout::normalise_fuse(upper)
+}
+
 /// An entry of the upper directory, in the order of the walk.
 struct Item {
     path: Vec<u8>,
@@ -75,16 +125,7 @@ pub fn diff(upper: &LayerDir, lower: &View, kind: UpperKind) -> Result<Diff, Lay
         self_contained: true,
         ..Diff::default()
     };
-    let mut items = walk(upper, lower, &mut diff.overrides)?;
-    keep_whole_links(&mut items);
-    // Directories precede what is in them.
-    for index in (0..items.len()).rev() {
-        if let Some(parent) = items[index].parent
-            && items[index].keep
-        {
-            items[parent].keep = true;
-        }
-    }
+    let items = kept_items(upper, lower, &mut diff.overrides)?;
     diff.empty = true;
     for item in &items {
         if item.keep {
@@ -111,6 +152,25 @@ fn root_changed(upper: &LayerDir, lower: &View) -> Result<bool, LayerError> {
         && (stat.mode, stat.uid, stat.gid) == (below.stat.mode, below.stat.uid, below.stat.gid)
         && upper.xattrs(b"")? == lower.xattrs(&below)?;
     Ok(upper.own_root() && !same)
+}
+
+/// Returns all entries, and decides which belong to the layer.
+fn kept_items(
+    upper: &LayerDir,
+    lower: &View,
+    overrides: &mut Overrides,
+) -> Result<Vec<Item>, LayerError> {
+    let mut items = walk(upper, lower, overrides)?;
+    keep_whole_links(&mut items);
+    // Directories precede what is in them.
+    for index in (0..items.len()).rev() {
+        if let Some(parent) = items[index].parent
+            && items[index].keep
+        {
+            items[parent].keep = true;
+        }
+    }
+    Ok(items)
 }
 
 fn walk(

@@ -128,6 +128,34 @@ pub(super) fn is_within(path: &[u8], ancestor: &[u8]) -> bool {
             .is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
 }
 
+/// Another place for what lies below a path.
+#[derive(Clone, Debug)]
+pub struct Rebase {
+    from: Vec<u8>,
+    to: Vec<u8>,
+}
+
+impl Rebase {
+    /// Returns the change of place from one path, below which all others are, to another.
+    pub fn new(from: &[u8], to: &[u8]) -> Rebase {
+        Rebase {
+            from: clean(from),
+            to: clean(to),
+        }
+    }
+
+    /// Returns where a path lies then.
+    pub fn apply(&self, path: &[u8]) -> Vec<u8> {
+        let rest = path.strip_prefix(&self.from[..]).unwrap_or(path);
+        let rest = rest.strip_prefix(b"/").unwrap_or(rest);
+        match (self.to.is_empty(), rest.is_empty()) {
+            (_, true) => self.to.clone(),
+            (true, _) => rest.to_vec(),
+            (false, false) => [&self.to[..], b"/", rest].concat(),
+        }
+    }
+}
+
 /// A map from escaped paths in JSON to byte paths in memory.
 pub(super) mod serde_map {
     use std::collections::BTreeMap;

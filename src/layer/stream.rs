@@ -1,6 +1,7 @@
 //! The tar stream of a layer directory: a pure function of the directory and of what is
 //! omitted. Sorted, whole seconds, no names of owners.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Write;
@@ -63,16 +64,43 @@ pub fn write_tar(
 /// Writes what a view shows as one tar stream, without the root directory's own entry. There
 /// are no deletions in it, and hard links stay what they are.
 pub fn write_merged_tar(view: &View, out: &mut dyn Write) -> Result<StreamStats, LayerError> {
+    let sink = Sink::new(out);
+    let pending = children_of(view, b"")?;
+    write_nodes(view, sink, pending)
+}
+
+/// Writes what a view shows at a path, and below it, as one tar stream in which it has another
+/// name: an empty one leaves out the directory itself.
+pub fn write_part_tar(
+    view: &View,
+    node: &Node,
+    name: &[u8],
+    out: &mut dyn Write,
+) -> Result<StreamStats, LayerError> {
     let mut sink = Sink::new(out);
-    let children = |path: &[u8]| -> Result<Vec<Node>, LayerError> {
-        let entries = view.read_dir(path)?.into_iter().rev();
-        Ok(entries.map(|entry| entry.node).collect())
+    sink.rebase = Some(path::Rebase::new(&node.path, name));
+    let pending = match name.is_empty() {
+        true => children_of(view, &node.path)?,
+        false => vec![node.clone()],
     };
-    let mut pending = children(b"")?;
+    write_nodes(view, sink, pending)
+}
+
+/// Returns the entries of a directory, the last one first.
+fn children_of(view: &View, path: &[u8]) -> Result<Vec<Node>, LayerError> {
+    let entries = view.read_dir(path)?.into_iter().rev();
+    Ok(entries.map(|entry| entry.node).collect())
+}
+
+fn write_nodes(
+    view: &View,
+    mut sink: Sink<'_>,
+    mut pending: Vec<Node>,
+) -> Result<StreamStats, LayerError> {
     while let Some(node) = pending.pop() {
         sink.entry(view.layer_of(&node)?, &node.path, &node.stat, Form::Plain)?;
         if node.stat.is_dir() {
-            pending.extend(children(&node.path)?);
+            pending.extend(children_of(view, &node.path)?);
         }
     }
     sink.finish()
@@ -122,6 +150,8 @@ pub(super) struct Sink<'w> {
     stats: StreamStats,
     /// The first name of each inode that has several.
     first_names: HashMap<(u64, u64), Vec<u8>>,
+    /// Where things lie in the stream, if not where they are.
+    rebase: Option<path::Rebase>,
 }
 
 impl<'w> Sink<'w> {
@@ -137,6 +167,7 @@ impl<'w> Sink<'w> {
                 stream_bytes: 0,
             },
             first_names: HashMap::new(),
+            rebase: None,
         }
     }
 
@@ -237,15 +268,25 @@ impl<'w> Sink<'w> {
         link: &[u8],
         xattrs: &Xattrs,
     ) -> Result<(), LayerError> {
+        let (mut path, mut link) = (Cow::Borrowed(path), Cow::Borrowed(link));
+        if let Some(rebase) = &self.rebase {
+            path = Cow::Owned(match path.strip_suffix(b"/") {
+                Some(directory) => [&rebase.apply(directory)[..], b"/"].concat(),
+                None => rebase.apply(&path),
+            });
+            if flag == b'1' {
+                link = Cow::Owned(rebase.apply(&link));
+            }
+        }
         self.header(&Fields {
-            path,
+            path: &path,
             flag,
             mode: if flag == b'2' { 0o777 } else { stat.mode },
             uid: stat.uid,
             gid: stat.gid,
             size: if flag == b'0' { stat.size } else { 0 },
             mtime: stat.mtime,
-            link,
+            link: &link,
             device: stat.rdev,
             xattrs,
         })

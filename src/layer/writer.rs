@@ -101,6 +101,8 @@ pub struct LayerWriter<'v> {
     whiteouts: BTreeSet<Vec<u8>>,
     opaque: BTreeSet<Vec<u8>>,
     own_root: bool,
+    /// Whether the directory was not empty at the start.
+    is_existing: bool,
     written: Written,
 }
 
@@ -128,11 +130,50 @@ impl<'v> LayerWriter<'v> {
             whiteouts: BTreeSet::new(),
             opaque: BTreeSet::new(),
             own_root: false,
+            is_existing: false,
             written: Written {
                 self_contained: true,
                 ..Written::default()
             },
         })
+    }
+
+    /// Starts to write into a tree that exists: the merged one of a container, which nobody else
+    /// changes meanwhile. Nothing lies below it.
+    pub fn into_existing(
+        dir: BorrowedFd<'_>,
+        nothing: &'v View,
+        ownership: Ownership,
+    ) -> Result<LayerWriter<'v>, LayerError> {
+        let mut writer = LayerWriter::new(dir, nothing, ownership)?;
+        writer.known.clear();
+        writer.is_existing = true;
+        writer.adopt(b"")?;
+        writer.own_root = true;
+        Ok(writer)
+    }
+
+    /// Returns whether it was not empty at the start.
+    pub(super) fn is_existing(&self) -> bool {
+        self.is_existing
+    }
+
+    /// Takes a directory that was there at the start for one of this layer.
+    fn adopt(&mut self, path: &[u8]) -> Result<(), LayerError> {
+        if !self.is_existing || self.known.contains_key(path) {
+            return Ok(());
+        }
+        if let Some(raw) = dir::stat_at(self.root.as_fd(), path)? {
+            let stat = Stat::of_raw(&raw);
+            if stat.is_dir() {
+                let state = DirState {
+                    time: DirTime::Below(stat.mtime),
+                    default_acl: None,
+                };
+                self.known.insert(path.to_vec(), state);
+            }
+        }
+        Ok(())
     }
 
     /// Sets the time of what is created and of directories that get new entries.
@@ -180,7 +221,8 @@ impl<'v> LayerWriter<'v> {
         if place.is_empty() {
             return Err(LayerError::NotADirectory(String::new()));
         }
-        if self.style == Style::Copy
+        // Whoever copies a file over a directory has erred.
+        if (self.style == Style::Copy || self.is_existing)
             && let Some(seen) = self.look(&place)?
             && seen.stat().is_dir()
         {

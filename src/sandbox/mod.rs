@@ -7,7 +7,7 @@ mod root;
 mod surroundings;
 mod user;
 
-pub use mount::{Access, PrivateFiles, Shown, make_read_only};
+pub use mount::{Access, PrivateFiles, Shown, make_harmless, make_read_only};
 pub use root::{Changes, MountPoint, Root};
 pub use surroundings::Surroundings;
 pub use user::{Identity, UserError, home_of, lookup_chown, lookup_user};
@@ -17,7 +17,9 @@ use std::path::{Path, PathBuf};
 
 use kiln_runtime::capability::CapabilitySet;
 use kiln_runtime::seccomp::{Policy, Program};
-use kiln_runtime::{Builder, Create, HostHelper, Mount, Network, OverlayKind, Spec, Step, User};
+use kiln_runtime::{
+    Builder, Create, HostHelper, Mount, Network, OverlayKind, Spec, Stdio, Step, Upper, User,
+};
 
 use crate::layer::{LayerError, View};
 use crate::store::{Session, Store, StoreError};
@@ -89,8 +91,14 @@ pub struct Command {
     pub hostname: String,
     /// What is mounted over the root, in order.
     pub mounts: Vec<Mount>,
+    /// Whether the root can't be written.
+    pub read_only: bool,
+    /// Whether the caller's files are among the mounts: see [`Spec::maps_caller`].
+    pub maps_caller: bool,
+    /// The capabilities of root, and the limit of all.
+    pub capabilities: CapabilitySet,
     /// Standard input, output and error.
-    pub stdio: [OwnedFd; 3],
+    pub stdio: Stdio,
 }
 
 impl Sandboxes {
@@ -147,6 +155,35 @@ impl Sandboxes {
         Root::prepare(self, trees, view, cwd, points)
     }
 
+    /// Gives an empty directory, which is to hold changes on top of `view`, what must be there
+    /// from the start for a command that starts in `cwd`.
+    ///
+    /// # Errors
+    /// See [`SandboxError`].
+    pub fn begin_changes(
+        store: &Store,
+        view: &View,
+        directory: &Path,
+        cwd: &[u8],
+    ) -> Result<(), SandboxError> {
+        root::begin_changes(view, directory, store.form().ownership, cwd)
+    }
+
+    /// Prepares a writable root with changes that were made earlier and that stay: `view` shows
+    /// the trees and those.
+    ///
+    /// # Errors
+    /// See [`SandboxError`].
+    pub fn reopen(
+        &self,
+        trees: &[PathBuf],
+        view: &View,
+        points: &[MountPoint],
+        upper: Upper<'_>,
+    ) -> Result<Root, SandboxError> {
+        Root::reopen(self, trees, view, points, upper)
+    }
+
     /// Starts a command in a root.
     ///
     /// # Errors
@@ -168,8 +205,12 @@ impl Sandboxes {
             bind("/etc/hosts", &root.hosts(&command.hostname, around)?)?,
         ];
         mounts.extend(command.mounts);
+        let mount = root.mount()?;
+        if command.read_only {
+            mount::make_root_read_only(&mount)?;
+        }
         let spec = Spec {
-            root: root.mount()?,
+            root: mount,
             args: command.args,
             env: command.env.into_iter().map(String::into_bytes).collect(),
             cwd: command.cwd,
@@ -177,7 +218,8 @@ impl Sandboxes {
             network: command.network,
             hostname: command.hostname,
             mounts,
-            capabilities: CapabilitySet::default_set(),
+            capabilities: command.capabilities,
+            maps_caller: command.maps_caller,
             seccomp: Some(self.seccomp.clone()),
             rlimits: command.surroundings.rlimits,
             shm_size: command.surroundings.shm_size,

@@ -86,6 +86,7 @@ impl Sandboxes {
             upper: writable.then_some(Upper {
                 changes: &changes,
                 work: &work,
+                volatile: true,
             }),
             scratch: &scratch,
         };
@@ -219,4 +220,19 @@ fn restrict(mount: &OwnedFd, attributes: Attributes) -> Result<(), SandboxError>
 /// See [`SandboxError`].
 pub fn make_read_only(mount: &OwnedFd) -> Result<(), SandboxError> {
     restrict(mount, Attributes::READ_ONLY)
+}
+
+/// Makes a mount read-only, without those below it.
+pub(super) fn make_root_read_only(mount: &OwnedFd) -> Result<(), SandboxError> {
+    set_attributes(mount.as_fd(), Attributes::READ_ONLY, false)
+        .map_err(|errno: Errno| kiln_runtime::Error::call("mount_setattr", errno).into())
+}
+
+/// Takes from a mount of the user's files what could give a sandbox more than files: devices and
+/// set-id programs.
+///
+/// # Errors
+/// See [`SandboxError`].
+pub fn make_harmless(mount: &OwnedFd) -> Result<(), SandboxError> {
+    restrict(mount, Attributes::NOSUID_NODEV)
 }

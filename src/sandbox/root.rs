@@ -59,7 +59,8 @@ pub(super) fn write_mount_points(
     Ok(())
 }
 
-/// A writable root: an overlay whose changes go to a directory of the session.
+/// A writable root: an overlay whose changes go to a directory of the session, or to one that
+/// stays.
 ///
 /// Mount points that the image lacks are in a layer of their own that lies between the image
 /// and the changes, and repeats the attributes of existing directories. So nothing that
@@ -88,22 +89,58 @@ impl Root {
         cwd: &[u8],
         points: &[MountPoint],
     ) -> Result<Root, SandboxError> {
-        let (session, kind) = (&shop.session, shop.overlay);
-        let directory = session.directory()?;
-        let mut root = Root {
-            directory,
-            session: session.clone(),
-            ownership: shop.store.form().ownership,
-            overlay: None,
-            kind,
-        };
-        for name in ["staged", "staged/fs", "work", "scratch"] {
+        let mut root = Root::begin(shop)?;
+        for name in ["staged", "staged/fs", "work"] {
             fs::create_dir(root.directory.join(name))?;
         }
         let upper = root.directory.join("staged/fs");
         begin_changes(view, &upper, root.ownership, cwd)?;
+        let work = root.directory.join("work");
+        let upper = Upper {
+            changes: &upper,
+            work: &work,
+            volatile: true,
+        };
+        root.overlay = Some(root.overlay(shop, trees, view, points, upper)?);
+        Ok(root)
+    }
+
+    /// As [`Root::prepare`], with changes that were made earlier, which `view` shows, and that
+    /// stay.
+    pub(super) fn reopen(
+        shop: &super::Sandboxes,
+        trees: &[PathBuf],
+        view: &View,
+        points: &[MountPoint],
+        upper: Upper<'_>,
+    ) -> Result<Root, SandboxError> {
+        let mut root = Root::begin(shop)?;
+        root.overlay = Some(root.overlay(shop, trees, view, points, upper)?);
+        Ok(root)
+    }
+
+    fn begin(shop: &super::Sandboxes) -> Result<Root, SandboxError> {
+        let directory = shop.session.directory()?;
+        fs::create_dir(directory.join("scratch"))?;
+        Ok(Root {
+            directory,
+            session: shop.session.clone(),
+            ownership: shop.store.form().ownership,
+            overlay: None,
+            kind: shop.overlay,
+        })
+    }
+
+    fn overlay(
+        &self,
+        shop: &super::Sandboxes,
+        trees: &[PathBuf],
+        view: &View,
+        points: &[MountPoint],
+        upper: Upper<'_>,
+    ) -> Result<Overlay, SandboxError> {
         let mut lowers: Vec<PathBuf> = Vec::new();
-        if let Some(stubs) = root.make_mount_points(view, points)? {
+        if let Some(stubs) = self.make_mount_points(view, points)? {
             lowers.push(stubs);
         }
         // A layer may be there twice (all empty ones are the same), and overlayfs refuses that.
@@ -116,16 +153,34 @@ impl Root {
                 .filter(|tree| seen.insert(*tree))
                 .cloned(),
         );
+        if lowers.is_empty() {
+            // Of an empty image, whose mount points are all among the changes.
+            let empty = self.directory.join("empty");
+            fs::create_dir(&empty)?;
+            lowers.push(empty);
+        }
         let layers = Layers {
             lowers: &lowers,
-            upper: Some(Upper {
-                changes: &upper,
-                work: &root.directory.join("work"),
-            }),
-            scratch: &root.directory.join("scratch"),
+            upper: Some(upper),
+            scratch: &self.directory.join("scratch"),
         };
-        root.overlay = Some(Overlay::mount(&shop.builder, &layers, kind)?);
-        Ok(root)
+        Ok(Overlay::mount(&shop.builder, &layers, self.kind)?)
+    }
+
+    /// Returns the root of the tree, to be written to where no command runs in it.
+    ///
+    /// # Errors
+    /// EMFILE.
+    pub fn tree(&self) -> Result<OwnedFd, SandboxError> {
+        self.mount()
+    }
+
+    /// Returns whose forms of deletions the changes have.
+    pub fn kind(&self) -> UpperKind {
+        match self.kind {
+            OverlayKind::Kernel => UpperKind::Overlay,
+            OverlayKind::Fuse => UpperKind::Fuse,
+        }
     }
 
     /// Makes a layer of the mount points that the image lacks; nothing where it lacks none.
@@ -148,7 +203,6 @@ impl Root {
                 });
             }
         }
-        // An overlay has at least one layer below: for an empty image, this is it.
         if missing.is_empty() {
             return Ok(None);
         }
@@ -225,10 +279,7 @@ impl Root {
         let _ = fs::remove_dir_all(&self.directory);
         Ok(Changes {
             staged,
-            kind: match self.kind {
-                OverlayKind::Kernel => UpperKind::Overlay,
-                OverlayKind::Fuse => UpperKind::Fuse,
-            },
+            kind: self.kind(),
         })
     }
 }
@@ -245,7 +296,7 @@ impl Drop for Root {
 /// Gives an empty directory, which is to hold the changes, what must be there from the start:
 /// the attributes of the root, since the overlay shows those of its upper one, and the working
 /// directory where the image lacks it.
-fn begin_changes(
+pub(super) fn begin_changes(
     view: &View,
     path: &Path,
     ownership: Ownership,

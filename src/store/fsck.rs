@@ -1,11 +1,12 @@
-//! Verification of all that the store holds, and removal of what is damaged.
+//! Verification of all that the store holds, and removal of what is damaged. What is only a
+//! comfort and checks itself when it is read (`stat/`, `traces/`, `logs/`) is left out.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use super::layers::LayerFile;
+use super::layers::{CompressedBlob, LayerFile};
 use super::{RefRecord, Result, Session, StepRecord, Store, StoreError, UrlRecord};
 use crate::image::{Algorithm, DiffId, Digest, Hasher, ImageConfig};
 use crate::layer::{
@@ -73,11 +74,13 @@ impl Store {
             found: Verified::default(),
         };
         run.blobs()?;
+        run.compressed()?;
         run.layers()?;
         run.links()?;
         run.images()?;
         run.references()?;
         run.records()?;
+        run.trees()?;
         Ok(Some(run.found))
     }
 }
@@ -115,6 +118,53 @@ impl Run<'_> {
                 Ok(found) if found == digest => {}
                 Ok(found) => self.damaged(&path, format!("its digest is {found}"))?,
                 Err(error) => self.damaged(&path, format!("it can't be read: {error}"))?,
+            }
+        }
+        Ok(())
+    }
+
+    /// A blob that is recorded for another layer than it holds would make a wrong image of a
+    /// right one.
+    fn compressed(&mut self) -> Result<()> {
+        let directory = self.store.dir("compressed");
+        for hex in super::files::names(&directory)? {
+            let path = directory.join(&hex);
+            let Ok(diff_id) = format!("sha256:{hex}").parse::<Digest>() else {
+                self.damaged(&path, "its name is no digest")?;
+                continue;
+            };
+            let Some(blobs) = self.record::<Vec<CompressedBlob>>(path.clone())? else {
+                continue;
+            };
+            for blob in blobs {
+                let digest = blob.descriptor.digest;
+                // What is damaged itself was found before.
+                if let Ok(file) = self.store.open_blob(&digest)
+                    && let Ok(found) = content_digest(&file)
+                    && found != diff_id
+                {
+                    self.damaged(&path, format!("the blob {digest} holds {found}"))?;
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Directories of RUN --mount have no digests: what can be told is whether they can be read
+    /// at all.
+    fn trees(&mut self) -> Result<()> {
+        for (kind, tree) in [("mounts", "fs/data"), ("contexts", "fs"), ("merged", "fs")] {
+            for form in super::files::names(&self.store.dir(kind))? {
+                let directory = self.store.dir(kind).join(form);
+                for name in super::files::names(&directory)? {
+                    let path = directory.join(name);
+                    if !path.join(tree).is_dir() {
+                        self.damaged(&path, "its tree is missing")?;
+                    } else if let Err(error) = list(&path.join(tree)) {
+                        self.damaged(&path, format!("it can't be read: {error}"))?;
+                    }
+                }
             }
         }
         Ok(())
@@ -350,6 +400,28 @@ fn reason(error: &StoreError) -> String {
         StoreError::Damaged { reason, .. } => format!("it can't be read: {reason}"),
         error => error.to_string(),
     }
+}
+
+/// Returns the digest of what a blob holds, without its compression.
+fn content_digest(blob: &File) -> io::Result<Digest> {
+    let (_, mut decoder) = Compression::decode(blob)?;
+    let mut hashing = Hashing(Hasher::new(Algorithm::Sha256));
+    io::copy(&mut decoder, &mut hashing)?;
+    Ok(hashing.0.finish())
+}
+
+/// Looks at everything in a directory.
+fn list(directory: &Path) -> io::Result<()> {
+    let mut pending = vec![directory.to_owned()];
+    while let Some(directory) = pending.pop() {
+        for entry in fs::read_dir(directory)? {
+            let entry = entry?;
+            if entry.metadata()?.is_dir() {
+                pending.push(entry.path());
+            }
+        }
+    }
+    Ok(())
 }
 
 fn digest_of(path: &Path, algorithm: Algorithm) -> io::Result<Digest> {

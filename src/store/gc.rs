@@ -260,7 +260,10 @@ impl Store {
         for list in self.lists()? {
             self.mark_document(&list.index, &mut live.blobs)?;
         }
-        for id in self.image_ids(&refs)? {
+        let of_containers = self.containers()?.into_iter().map(|c| c.record.image);
+        let mut images = self.image_ids(&refs)?;
+        images.extend(of_containers);
+        for id in images {
             let config = match self.config(&id) {
                 Ok(config) => config,
                 Err(error) => {
@@ -374,7 +377,7 @@ impl Collection {
             }
         }
         let horizon = SystemTime::now().checked_sub(FORGOTTEN);
-        for kind in ["stat", "traces"] {
+        for kind in super::inventory::FORGETTABLE {
             let directory = store.dir(kind);
             for name in super::files::names(&directory)? {
                 let path = directory.join(name);

@@ -241,7 +241,6 @@ impl Store {
             .into_iter()
             .filter(|r| r.image == id)
             .collect();
-        let (manifest, index) = record.map_or((None, None), |r| (r.manifest, r.index));
         let config = match self.config(&id) {
             // It was removed just now.
             Err(StoreError::NoBlob(_)) if self.find_id(name)?.is_none() => {
@@ -249,6 +248,7 @@ impl Store {
             }
             other => other?,
         };
+        let (manifest, index) = record.map_or((None, None), |r| (r.manifest, r.index));
         Ok(Image {
             config,
             size: self.image_size(&id),
@@ -340,6 +340,16 @@ impl Store {
             }
             None => image.refs.iter().collect(),
         };
+        if doomed.len() == image.refs.len()
+            && let Some(container) = self.containers_of(&image.id)?.first()
+            && (!force || container.is_running())
+        {
+            return Err(StoreError::ImageInUse {
+                id: image.id.short().to_owned(),
+                container: container.record.short_id().to_owned(),
+                runs: container.is_running(),
+            });
+        }
         for record in &doomed {
             if let Ok(reference) = record.name.parse::<Reference>() {
                 super::files::remove_file(&self.ref_path(&reference))?;

@@ -6,8 +6,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::{Image, Result, Store};
+use super::{Container, Image, Result, Store};
 use crate::image::{ChainId, DiffId, Digest};
+
+/// Directories of what only says more of builds, or makes them faster.
+pub(super) const FORGETTABLE: [&str; 3] = ["logs", "stat", "traces"];
 
 /// What kind of thing makes the next build faster. Their names are those of BuildKit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +91,8 @@ impl Amount {
 pub struct Inventory {
     /// All images.
     pub images: Vec<Image>,
+    /// All containers, with the bytes of what they have changed.
+    pub containers: Vec<(Container, u64)>,
     /// The bytes of each layer that has a tree.
     pub layers: BTreeMap<DiffId, u64>,
     /// What makes builds faster.
@@ -98,6 +103,10 @@ pub struct Inventory {
     pub blobs: Amount,
     /// Those of them that no image and no layer has.
     pub unused_blobs: Amount,
+    /// What is remembered of steps, blobs, contexts and failures.
+    pub records: Amount,
+    /// Those of them that builds go well without, and a prune of everything takes away.
+    pub unused_records: Amount,
     /// What waits to be removed.
     pub trash: Amount,
 }
@@ -190,9 +199,20 @@ impl Store {
     /// A directory can't be read.
     pub fn inventory(&self) -> Result<Inventory> {
         let images = self.images()?;
+        let mut containers = Vec::new();
+        let mut of_containers: Vec<DiffId> = Vec::new();
+        for container in self.containers()? {
+            let bytes = tree_bytes(&container.changes()) + tree_bytes(&container.log());
+            // Its image may have no other trace.
+            if let Ok(config) = self.config(&container.record.image) {
+                of_containers.extend(config.rootfs.diff_ids);
+            }
+            containers.push((container, bytes));
+        }
         let of_images: BTreeSet<DiffId> = images
             .iter()
             .flat_map(|image| image.config.rootfs.diff_ids.iter().cloned())
+            .chain(of_containers)
             .collect();
         let layers = self.layer_sizes()?;
         let mut cache = self.step_items(&layers, &of_images)?;
@@ -240,17 +260,30 @@ impl Store {
                 unused_blobs.add(bytes);
             }
         }
+        let (mut records, mut unused_records) = (Amount::default(), Amount::default());
+        for kind in ["cache", "compressed", "urls"].iter().chain(&FORGETTABLE) {
+            for name in super::files::names(&self.dir(kind))? {
+                let bytes = tree_bytes(&self.dir(kind).join(name));
+                records.add(bytes);
+                if FORGETTABLE.contains(kind) {
+                    unused_records.add(bytes);
+                }
+            }
+        }
         let mut trash = Amount::default();
         for name in super::files::names(&self.dir("trash"))? {
             trash.add(tree_bytes(&self.dir("trash").join(name)));
         }
         Ok(Inventory {
             images,
+            containers,
             layers,
             cache,
             unused_layers,
             blobs,
             unused_blobs,
+            records,
+            unused_records,
             trash,
         })
     }

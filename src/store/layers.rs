@@ -104,7 +104,7 @@ struct Found {
     damaged: Vec<(PathBuf, PathBuf)>,
 }
 
-pub(super) fn boot_id() -> &'static str {
+pub(crate) fn boot_id() -> &'static str {
     static BOOT_ID: OnceLock<String> = OnceLock::new();
     BOOT_ID.get_or_init(|| {
         fs::read_to_string("/proc/sys/kernel/random/boot_id")

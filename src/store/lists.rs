@@ -58,6 +58,7 @@ impl Store {
     /// Disk full, and the like.
     pub fn write_list(&self, name: &Reference, record: &ListRecord) -> Result<()> {
         use super::IoContext as _;
+        let _naming = self.lock(super::images::NAMING)?;
         let directory = self.dir("lists");
         std::fs::create_dir_all(&directory).at("cannot create", &directory)?;
         super::files::write_json(&self.list_path(name), record)

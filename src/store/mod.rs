@@ -11,6 +11,7 @@
 //! chain/<form>/<chain_id hex> → layers/<id>, where it does
 //! cache/<inputs>/<chain_id hex>  step records, by what was given and what lay below
 //! traces/<place>             what steps were given last, for explanations
+//! containers/<id>/           what each has changed, and how it runs
 //! merged/<form>/<chain_id hex>-<boot id>  many layers as one tree, of links to their files
 //! mounts/<form>/<name>       directories of RUN --mount=type=cache
 //! contexts/<form>/<key>      snapshots of files that RUN --mount=type=bind shows
@@ -27,6 +28,7 @@
 
 mod blobs;
 mod cache;
+mod containers;
 mod files;
 mod fsck;
 mod gc;
@@ -48,11 +50,16 @@ use std::path::{Path, PathBuf};
 
 pub use blobs::{BlobWriter, Verifying};
 pub use cache::StepRecord;
+pub use containers::{
+    Container, ContainerLock, ContainerMount, ContainerProcess, ContainerRecord, ContainerSettings,
+    ContainerState, ContainerStatus, Hold, MountSource, process_ticks,
+};
 pub use fsck::{Damage, Verified};
 pub use gc::Freed;
 pub use growth::GrowingBlob;
 pub use images::{Image, RefRecord, Removed};
 pub use inventory::{Amount, CacheItem, CacheKind, Inventory};
+pub(crate) use layers::boot_id;
 pub use layers::{CompressedBlob, Layer, Stack};
 pub use limit::Shrunk;
 pub use lists::ListRecord;
@@ -87,8 +94,15 @@ const DIRECTORIES: [&str; 12] = [
 ];
 
 /// What a store has once it is needed.
-const LATER: [&str; 7] = [
-    "contexts", "lists", "logs", "merged", "mounts", "traces", "urls",
+const LATER: [&str; 8] = [
+    "containers",
+    "contexts",
+    "lists",
+    "logs",
+    "merged",
+    "mounts",
+    "traces",
+    "urls",
 ];
 
 /// What is removed last of a store: what has them is one.
@@ -135,6 +149,42 @@ pub enum StoreError {
         /// Its names.
         names: String,
     },
+    /// An image that a container has.
+    #[error(
+        "unable to delete {id} ({}) - image is being used by {} container {container}",
+        if *runs { "cannot be forced" } else { "must be forced" },
+        if *runs { "running" } else { "stopped" }
+    )]
+    ImageInUse {
+        /// The short id of the image.
+        id: String,
+        /// The short id of the container.
+        container: String,
+        /// Whether that runs.
+        runs: bool,
+    },
+    /// No container has this name or id.
+    #[error("no such container: {0}")]
+    NoContainer(String),
+    /// An id prefix that several containers share.
+    #[error("the id {0} is ambiguous: several containers start with it")]
+    AmbiguousContainer(String),
+    /// A container's name that another has.
+    #[error("the container name {name:?} is already in use by container {id}")]
+    NameInUse {
+        /// The name.
+        name: String,
+        /// The short id of the other.
+        id: String,
+    },
+    /// A container whose image can't be put together any more.
+    #[error("layers of the image {image} are missing, which the container {container} has")]
+    LayersMissing {
+        /// The image as it was named.
+        image: String,
+        /// The container.
+        container: String,
+    },
     /// A layer tree could not be read.
     #[error(transparent)]
     Layer(#[from] crate::layer::LayerError),
@@ -159,6 +209,19 @@ impl StoreError {
             }
             StoreError::SeveralNames { .. } => {
                 Some("remove it by name, or all of it with -f".to_owned())
+            }
+            StoreError::ImageInUse {
+                container, runs, ..
+            } => Some(match runs {
+                true => format!("stop it first: kiln stop {container}"),
+                false => format!("remove it first: kiln rm {container}"),
+            }),
+            StoreError::NoContainer(_) => Some("`kiln ps -a` lists what there is".to_owned()),
+            StoreError::NameInUse { id, .. } => Some(format!(
+                "choose another, or remove that container first: kiln rm {id}"
+            )),
+            StoreError::LayersMissing { image, .. } => {
+                Some(format!("pull or build it again: kiln pull {image}"))
             }
             StoreError::Layer(error) => error.hint(),
             _ => None,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::time::{Duration, SystemTime};
 
 use super::inventory::{CacheItem, CacheKind, Inventory};
-use super::{Image, RefRecord, Result, Store};
+use super::{Hold, Image, RefRecord, Result, Store};
 use crate::image::{ChainId, DiffId, Digest};
 
 /// How much of one sort goes.
@@ -22,7 +22,9 @@ pub enum Extent {
 /// What is to go.
 #[derive(Clone, Debug, Default)]
 pub struct PruneOptions {
-    /// Which images.
+    /// Whether containers that don't run go.
+    pub containers: bool,
+    /// Which images, of those that no container has.
     pub images: Extent,
     /// Which cache.
     pub cache: Extent,
@@ -52,7 +54,12 @@ pub struct LabelFilter {
 impl LabelFilter {
     /// Tells whether an image is meant.
     pub fn matches(&self, image: &Image) -> bool {
-        let found = image.config.config.labels.get(&self.name);
+        self.fits(&image.config.config.labels)
+    }
+
+    /// Tells whether something with these labels is meant.
+    pub fn fits(&self, labels: &BTreeMap<String, String>) -> bool {
+        let found = labels.get(&self.name);
         let has = match &self.value {
             Some(value) => found == Some(value),
             None => found.is_some(),
@@ -64,6 +71,8 @@ impl LabelFilter {
 /// What went.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pruned {
+    /// Containers.
+    pub containers: Vec<String>,
     /// Names.
     pub untagged: Vec<String>,
     /// Images.
@@ -81,16 +90,22 @@ impl Store {
     /// # Errors
     /// Something can't be read or removed.
     pub fn prune(&self, options: &PruneOptions) -> Result<Option<Pruned>> {
-        let inventory = self.for_collection().inventory()?;
+        let mut inventory = self.for_collection().inventory()?;
         let Some(collection) = self.begin_collection()? else {
             return Ok(None);
         };
         let store = &collection.store;
         let mut pruned = Pruned::default();
+        if options.containers {
+            self.prune_containers(&mut inventory, options, &mut pruned)?;
+        }
+        // Some may have been made since.
+        let containers = store.containers()?;
+        let in_use: BTreeSet<&Digest> = containers.iter().map(|c| &c.record.image).collect();
         let (doomed, left): (Vec<&Image>, Vec<&Image>) = inventory
             .images
             .iter()
-            .partition(|image| options.wants(image));
+            .partition(|image| options.wants(image) && !in_use.contains(&image.id));
         let cache = doomed_cache(&inventory, options, &doomed, &left);
         // Names may have been given since.
         let refs = store.references()?;
@@ -126,7 +141,7 @@ impl Store {
         }
         pruned.cache.sort();
         if options.is_all_cache() {
-            for name in ["stat", "traces"] {
+            for name in super::inventory::FORGETTABLE {
                 for file in super::files::names(&store.dir(name))? {
                     let path = store.dir(name).join(file);
                     pruned.bytes += super::inventory::tree_bytes(&path);
@@ -155,6 +170,41 @@ impl Store {
             }
         }
         Ok(is_free)
+    }
+}
+
+impl Store {
+    fn prune_containers(
+        &self,
+        inventory: &mut Inventory,
+        options: &PruneOptions,
+        pruned: &mut Pruned,
+    ) -> Result<()> {
+        let mut left = Vec::new();
+        for (container, bytes) in std::mem::take(&mut inventory.containers) {
+            let record = &container.record;
+            let made = record.created.parse::<jiff::Timestamp>();
+            let old = options
+                .until
+                .is_none_or(|until| made.is_ok_and(|made| SystemTime::from(made) < until));
+            let labels = &record.settings.labels;
+            let wanted = old && options.labels.iter().all(|filter| filter.fits(labels));
+            // Nothing where it runs.
+            let held = match wanted {
+                true => self.hold_container(&container, Hold::Alone)?,
+                false => None,
+            };
+            match held {
+                Some((lock, container)) => {
+                    self.remove_container(&container, &lock)?;
+                    pruned.bytes += bytes;
+                    pruned.containers.push(container.record.id);
+                }
+                None => left.push((container, bytes)),
+            }
+        }
+        inventory.containers = left;
+        Ok(())
     }
 }
 

@@ -205,6 +205,7 @@ impl Store {
     /// # Errors
     /// The directory can't be read.
     pub fn sweep(&self) -> Result<()> {
+        self.sweep_containers()?;
         let tmp = self.dir("tmp");
         if super::files::names(&tmp)?.is_empty() {
             return Ok(());

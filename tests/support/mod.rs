@@ -36,6 +36,7 @@
 mod authority;
 mod buildah;
 mod compare;
+mod console;
 mod faulty_registry;
 mod http;
 mod image;
@@ -56,6 +57,7 @@ mod web;
 pub use authority::TestAuthority;
 pub use buildah::Buildah;
 pub use compare::{Difference, Ignore, compare, compare_configs, compare_trees};
+pub use console::Console;
 pub use faulty_registry::{Fault, FaultyRegistry, Published, host_architecture, tar_of};
 pub use image::Image;
 pub use kills::{

@@ -79,13 +79,15 @@ impl Options {
             mounts: Vec::new(),
             capabilities,
             seccomp: Some(Policy::default_policy().compile(capabilities)?),
+            maps_caller: false,
             rlimits: self.nofile.map(nofile).into_iter().collect(),
             shm_size: None,
             stdio: [
                 std::io::stdin().as_fd().try_clone_to_owned()?,
                 std::io::stdout().as_fd().try_clone_to_owned()?,
                 std::io::stderr().as_fd().try_clone_to_owned()?,
-            ],
+            ]
+            .into(),
         })
     }
 }

@@ -116,6 +116,7 @@ pub(super) fn try_overlay(
         upper: Some(Upper {
             changes: &upper,
             work: &work,
+            volatile: true,
         }),
         scratch: &mnt,
     };

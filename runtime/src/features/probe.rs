@@ -387,9 +387,10 @@ fn try_sandbox(builder: &Builder, directory: &Path, network: Network) -> Result<
         mounts: Vec::new(),
         capabilities,
         seccomp: Some(Policy::default_policy().compile(capabilities)?),
+        maps_caller: false,
         rlimits: Vec::new(),
         shm_size: None,
-        stdio: [null()?, null()?, null()?],
+        stdio: [null()?, null()?, null()?].into(),
     };
     match builder.spawn(spec) {
         Err(Error::Exec {

@@ -29,6 +29,8 @@ impl Failure {
     pub(crate) const EXEC: u32 = u32::MAX;
     /// The execve of a program that is there, but whose interpreter is not.
     pub(crate) const INTERPRETER: u32 = u32::MAX - 1;
+    /// Joining the namespaces of another process.
+    pub(crate) const JOIN: u32 = u32::MAX - 2;
     pub(crate) const SIZE: usize = size_of::<Failure>();
 
     /// Reads what the other side has written.
@@ -133,6 +135,11 @@ pub(crate) fn run(plan: &Plan, vectors: &Vectors, sync: RawFd) -> ! {
     fail(at.sync, op, &errno.into())
 }
 
+/// Says that a process could not be joined, and ends.
+pub(crate) fn fail_to_join(sync: RawFd, errno: Errno) -> ! {
+    fail(sync, Failure::JOIN, &errno.into())
+}
+
 fn fail(sync: RawFd, op: u32, trouble: &Trouble) -> ! {
     let mut failure = Failure {
         op,
@@ -180,6 +187,26 @@ fn open_target(root: RawFd, path: &CStr, flags: i32, resolve: u64) -> Result<Raw
         libc::syscall(
             libc::SYS_openat2,
             root,
+            path.as_ptr(),
+            &raw const how,
+            size_of::<OpenHow>(),
+        )
+    })?;
+    Ok(fd as RawFd)
+}
+
+/// Opens an absolute path without following any link.
+pub(super) fn open_real(path: &CStr, flags: i32) -> Result<RawFd, Errno> {
+    let how = OpenHow {
+        flags: flags as u64,
+        mode: 0,
+        resolve: libc::RESOLVE_NO_SYMLINKS,
+    };
+    // SAFETY: how is a struct open_how of the size passed; the path is NUL-terminated.
+    let fd = check(unsafe {
+        libc::syscall(
+            libc::SYS_openat2,
+            libc::AT_FDCWD,
             path.as_ptr(),
             &raw const how,
             size_of::<OpenHow>(),
@@ -387,6 +414,7 @@ fn perform(op: &Op, at: &mut Position) -> Result<(), Trouble> {
                 check(unsafe { libc::dup2(*from, to as RawFd) }.into())?;
             }
         }
+        Op::Terminal { owner, size } => super::terminal::take(*sync, *owner, *size)?,
         Op::MakeMountsPrivate => {
             // SAFETY: null source, type and data are allowed for a change of propagation.
             let result = unsafe {

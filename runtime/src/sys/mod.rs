@@ -7,6 +7,7 @@ pub mod file;
 pub mod mount;
 pub mod process;
 pub mod seccomp;
+pub mod terminal;
 
 pub use nix::errno::Errno;
 

@@ -127,6 +127,75 @@ pub(crate) fn clone_into_namespaces(
     }
 }
 
+/// Starts a process in the namespaces of another one, and returns when the one in between has
+/// gone, which joins them, so that the new one begins in the pid namespace too. `sync` is the
+/// child's end of a socket, whose other end is `ours`: its first message is the new pid.
+///
+/// Who is in the sandbox can see both: so neither can be traced or looked into before the new
+/// one has executed its command.
+pub(crate) fn clone_into_process(
+    target: BorrowedFd<'_>,
+    namespaces: libc::c_int,
+    ours: RawFd,
+    sync: RawFd,
+    child: impl FnOnce(),
+) -> Result<(), Errno> {
+    let flags = libc::SIGCHLD as u64;
+    // SAFETY: without CLONE_VM this is a fork: the child has its own copy of all memory and
+    // makes system calls only.
+    let clone = |flags: u64| unsafe {
+        check(libc::syscall(
+            libc::SYS_clone,
+            flags,
+            std::ptr::null::<u8>(),
+            std::ptr::null::<u8>(),
+            std::ptr::null::<u8>(),
+            std::ptr::null::<u8>(),
+        ))
+    };
+    let tell = |pid: i32| {
+        let pid = pid.to_ne_bytes();
+        // SAFETY: writes the bytes of an integer.
+        unsafe { libc::write(sync, pid.as_ptr().cast(), pid.len()) };
+    };
+    let between = clone(flags)?;
+    if between != 0 {
+        // SAFETY: waits for a child of this process.
+        unsafe { libc::waitpid(between as libc::pid_t, std::ptr::null_mut(), 0) };
+        return Ok(());
+    }
+    close_in_child(ours);
+    // SAFETY: integers only.
+    let joined = unsafe {
+        check(libc::prctl(libc::PR_SET_DUMPABLE, 0).into())
+            .and_then(|_| check(libc::setns(target.as_raw_fd(), namespaces).into()))
+    };
+    match joined.and_then(|_| clone(flags | libc::CLONE_PARENT as u64)) {
+        Ok(0) => {
+            child();
+            exit_now(127)
+        }
+        Ok(pid) => {
+            tell(pid as i32);
+            exit_now(0)
+        }
+        Err(errno) => {
+            tell(0);
+            super::child::fail_to_join(sync, errno)
+        }
+    }
+}
+
+/// Returns the user namespace that the one of a process lies in. See `ioctl_ns(2)`.
+pub(crate) fn parent_user_namespace(pid: libc::pid_t) -> std::io::Result<OwnedFd> {
+    const NS_GET_PARENT: libc::c_ulong = 0xb702;
+    let own = std::fs::File::open(format!("/proc/{pid}/ns/user"))?;
+    // SAFETY: takes no argument.
+    let fd = check(unsafe { libc::ioctl(own.as_raw_fd(), NS_GET_PARENT as _) }.into())?;
+    // SAFETY: the kernel has just returned this descriptor.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
 /// Tries `clone3(2)`: starts a process that ends at once.
 ///
 /// # Errors
@@ -324,6 +393,23 @@ pub fn landlock_scope_ruleset() -> Result<OwnedFd, Errno> {
 pub(crate) fn own(fd: RawFd) -> OwnedFd {
     // SAFETY: called once per descriptor, with one that came out of a control message.
     unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// Receives bytes from a socket, and a descriptor where one came with them.
+pub(crate) fn receive(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+) -> Result<(usize, Option<OwnedFd>), Errno> {
+    use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+    let mut iov = [std::io::IoSliceMut::new(buffer)];
+    let mut space = nix::cmsg_space!(RawFd);
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+    let message = recvmsg::<()>(socket.as_raw_fd(), &mut iov, Some(&mut space), flags)?;
+    let fd = message.cmsgs()?.find_map(|control| match control {
+        ControlMessageOwned::ScmRights(fds) => fds.first().copied(),
+        _ => None,
+    });
+    Ok((message.bytes, fd.map(own)))
 }
 
 /// Closes a descriptor that a clone has a copy of and no use for.

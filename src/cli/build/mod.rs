@@ -3,7 +3,7 @@
 mod caches;
 mod call;
 mod foreign;
-mod settings;
+pub(super) mod settings;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -14,8 +14,8 @@ use std::time::Duration;
 use call::{Call, Method};
 use foreign::Foreign;
 
+use super::container::settings::NetworkChoice;
 use super::prune::size;
-use super::run::NetworkChoice;
 use super::session::{self, Workshop, open_store_if_there};
 use super::tag::parse_tag;
 use super::{CliError, Result, config, interrupt, output_line};

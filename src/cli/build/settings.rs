@@ -59,7 +59,7 @@ pub(super) fn build_arg_file(to: &mut BTreeMap<String, String>, path: &Path) -> 
 }
 
 /// Parses a size in bytes, with `k`, `m` or `g` behind it.
-pub(super) fn size(text: &str) -> std::result::Result<u64, String> {
+pub(in crate::cli) fn size(text: &str) -> std::result::Result<u64, String> {
     let lower = text.trim().to_ascii_lowercase();
     let digits = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let factor: u64 = match &lower[digits.len()..] {
@@ -79,7 +79,7 @@ pub(super) fn size(text: &str) -> std::result::Result<u64, String> {
 }
 
 /// Parses `host:ip` or `host=ip`; an IPv6 address may stand in brackets.
-pub(super) fn host(text: &str) -> std::result::Result<(String, IpAddr), String> {
+pub(in crate::cli) fn host(text: &str) -> std::result::Result<(String, IpAddr), String> {
     let (name, address) = text
         .split_once('=')
         .or_else(|| text.split_once(':'))
@@ -100,7 +100,7 @@ pub(super) fn host(text: &str) -> std::result::Result<(String, IpAddr), String> 
 }
 
 /// Parses a word of a resolver's configuration.
-pub(super) fn resolver_word(text: &str) -> std::result::Result<String, String> {
+pub(in crate::cli) fn resolver_word(text: &str) -> std::result::Result<String, String> {
     match text.is_empty() || text.contains(|c: char| c.is_whitespace() || c.is_control()) {
         true => Err("it is a single word".to_owned()),
         false => Ok(text.to_owned()),
@@ -127,7 +127,7 @@ const LIMITS: [(&str, Resource); 15] = [
 ];
 
 /// Parses `name=soft[:hard]`; -1 and `unlimited` are no limit, and `host` is the caller's.
-pub(super) fn ulimit(text: &str) -> std::result::Result<Option<(u32, u64, u64)>, String> {
+pub(in crate::cli) fn ulimit(text: &str) -> std::result::Result<Option<(u32, u64, u64)>, String> {
     if text == "host" {
         return Ok(None);
     }

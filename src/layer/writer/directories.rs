@@ -25,6 +25,7 @@ impl LayerWriter<'_> {
         let ends: Vec<usize> = ends.map(|(i, _)| i).chain([resolved.len()]).collect();
         for end in ends {
             let path = &resolved[..end];
+            self.adopt(path)?;
             if self.known.contains_key(path) {
                 continue;
             }
@@ -180,11 +181,15 @@ impl LayerWriter<'_> {
             return self.dress_dir(b"", attributes, time);
         }
         let place = self.place(path)?;
+        self.adopt(&place)?;
         if self.known.contains_key(&place) {
             xattr::clear(self.root.as_fd(), &place)?;
             return self.dress_dir(&place, attributes, time);
         }
         if dir::stat_at(self.root.as_fd(), &place)?.is_some() {
+            if self.is_existing {
+                return Err(LayerError::NotADirectory(escape(&place)));
+            }
             self.remove(&place)?;
             // What took this place in between had removed the directory below.
             self.opaque.insert(place.clone());

@@ -1,0 +1,104 @@
+//! `kiln container …`: the commands about containers, by docker's longer names.
+
+mod refused;
+pub(super) mod settings;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use super::{
+    CliError, Result, commit, cp, create, diff, exec, export, inspect, kill, logs, prune, ps,
+    rename, rm, run, start, stop, wait,
+};
+use crate::container;
+use crate::store::{Container, ContainerLock, Store};
+
+/// Arguments of `kiln container`.
+#[derive(clap::Args)]
+#[command(disable_help_subcommand = true)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Make an image of a container
+    Commit(commit::Arguments),
+    /// Copy files into a container, or out of one
+    Cp(cp::Arguments),
+    /// Make a container, and don't start it
+    Create(Box<create::Arguments>),
+    /// Show what a container has changed
+    Diff(diff::Arguments),
+    /// Run another command in a container that runs
+    Exec(exec::Arguments),
+    /// Write the files of a container as a tar
+    Export(export::Arguments),
+    /// Show containers as JSON
+    Inspect(inspect::ContainerArguments),
+    /// Send a signal to containers
+    Kill(kill::Arguments),
+    /// Show what a container wrote in the background
+    Logs(logs::Arguments),
+    /// List containers
+    #[command(visible_aliases = ["list", "ps"])]
+    Ls(ps::Arguments),
+    /// Remove containers that don't run
+    Prune(prune::ContainerArguments),
+    /// Give a container another name
+    Rename(rename::Arguments),
+    /// Remove containers
+    #[command(visible_alias = "remove")]
+    Rm(rm::Arguments),
+    /// Run a command in a new container
+    Run(Box<run::Arguments>),
+    /// Start containers
+    Start(start::Arguments),
+    /// Stop containers
+    Stop(stop::Arguments),
+    /// Wait for the end of containers
+    Wait(wait::Arguments),
+}
+
+pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCode> {
+    match &arguments.command {
+        Command::Commit(arguments) => commit::run(arguments, root),
+        Command::Cp(arguments) => cp::run(arguments, root),
+        Command::Create(arguments) => create::run(arguments, root),
+        Command::Diff(arguments) => diff::run(arguments, root),
+        Command::Exec(arguments) => exec::run(arguments, root),
+        Command::Export(arguments) => export::run(arguments, root),
+        Command::Inspect(arguments) => inspect::run_containers(arguments, root),
+        Command::Kill(arguments) => kill::run(arguments, root),
+        Command::Logs(arguments) => logs::run(arguments, root),
+        Command::Ls(arguments) => ps::run(arguments, root),
+        Command::Prune(arguments) => prune::run_containers(arguments, root),
+        Command::Rename(arguments) => rename::run(arguments, root),
+        Command::Rm(arguments) => rm::run(arguments, root),
+        Command::Run(arguments) => run::run(arguments, root),
+        Command::Start(arguments) => start::run(arguments, root),
+        Command::Stop(arguments) => stop::run(arguments, root),
+        Command::Wait(arguments) => wait::run(arguments, root),
+    }
+}
+
+/// Does something with each container, and tells of all that can't be done.
+pub(super) fn each(names: &[String], action: impl Fn(&str) -> Result<()>) -> Result<ExitCode> {
+    let mut code = ExitCode::SUCCESS;
+    for name in names {
+        if let Err(error) = action(name) {
+            CliError::show(&error);
+            code = ExitCode::FAILURE;
+        }
+    }
+    Ok(code)
+}
+
+/// Prepares to read the files of a container. Where it doesn't run, it is not started meanwhile.
+pub(super) fn read(
+    store: &Store,
+    container: &Container,
+) -> Result<(Option<ContainerLock>, Container)> {
+    Ok(container::read(store, container)?)
+}

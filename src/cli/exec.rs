@@ -1,0 +1,112 @@
+//! `kiln exec`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use kiln_runtime::Builder;
+
+use super::attach::{self, Attachment};
+use super::container::settings::{lines, variable};
+use super::start::{kiln_failed, not_started};
+use super::{Result, detach, interrupt, session};
+use crate::container::{self, ContainerError, ExecRequest};
+
+/// Arguments of `kiln exec`.
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    /// Run it in the background; what it writes goes nowhere
+    #[arg(short, long)]
+    detach: bool,
+    /// Give it standard input
+    #[arg(short, long)]
+    interactive: bool,
+    /// Give it a terminal
+    #[arg(short, long)]
+    tty: bool,
+    /// Set an environment variable; without a value, the caller's
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    env: Vec<String>,
+    /// Set the environment variables that a file has, one on each line
+    #[arg(long, value_name = "FILE")]
+    env_file: Vec<PathBuf>,
+    /// Where the command starts
+    #[arg(
+        short,
+        long,
+        value_name = "DIR",
+        default_value = "",
+        hide_default_value = true
+    )]
+    workdir: String,
+    /// Who runs it: user[:group], by name or number
+    #[arg(short, long, default_value = "", hide_default_value = true)]
+    user: String,
+    /// A name, or the beginning of an id
+    container: String,
+    /// The command
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<String>,
+}
+
+pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCode> {
+    let attachment = Attachment {
+        stdin: arguments.interactive && !arguments.detach,
+        terminal: arguments.tty && !arguments.detach,
+    };
+    attachment.check()?;
+    if arguments.detach {
+        return detach::run_silently(|detached| exec(arguments, root, attachment, Some(detached)));
+    }
+    exec(arguments, root, attachment, None)
+}
+
+fn exec(
+    arguments: &Arguments,
+    root: Option<PathBuf>,
+    attachment: Attachment,
+    detached: Option<detach::Detached>,
+) -> Result<ExitCode> {
+    attach::expect_signals();
+    let mut env = Vec::new();
+    for path in &arguments.env_file {
+        env.extend(lines(path)?);
+    }
+    env.extend(arguments.env.iter().cloned());
+    let store = session::open_store(root)?;
+    let container = store.find_container(&arguments.container)?;
+    let process = container
+        .process()
+        .filter(|_| container.is_running())
+        .ok_or_else(|| ContainerError::NotRunning(container.record.name.clone()))?;
+    interrupt::block();
+    let builder = Builder::join(process.pid)?;
+    interrupt::watch();
+    let store = store.with_form(session::form(&builder))?;
+    // The pid was joined; now it is known whose it was.
+    if container.process().is_none() {
+        return Err(ContainerError::NotRunning(container.record.name.clone()).into());
+    }
+    let (stdio, streams) = attachment.open().map_err(kiln_failed)?;
+    let request = ExecRequest {
+        args: arguments.command.clone(),
+        env: env.iter().filter_map(|entry| variable(entry)).collect(),
+        working_dir: arguments.workdir.clone(),
+        user: arguments.user.clone(),
+        stdio,
+    };
+    let started = container::exec(&builder, &store, &container, request);
+    let mut step = started.map_err(not_started)?;
+    let master = step.take_terminal();
+    let for_size = master.as_ref().map(|fd| fd.try_clone()).transpose()?;
+    attach::forward_signals(step.pid(), step.killer()?, for_size);
+    let killer = step.killer()?;
+    interrupt::on_interrupt(move || killer.kill());
+    let passing = streams.begin(&builder, master, attachment)?;
+    if let Some(detached) = detached {
+        detached.leave(&container.record.id)?;
+    }
+    let exit = step.wait()?;
+    passing.finish();
+    drop(step);
+    Ok(ExitCode::from(u8::try_from(exit.code()).unwrap_or(255)))
+}
