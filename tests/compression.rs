@@ -3,9 +3,10 @@
 mod support;
 
 use std::fs;
+use std::process::Command;
 
 use serde_json::Value;
-use support::{FaultyRegistry, Kiln, Registry, compare};
+use support::{Bases, FaultyRegistry, Kiln, Registry, compare};
 
 const GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 const ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
@@ -163,6 +164,25 @@ fn a_layer_that_the_registry_has_is_not_compressed_again() {
     kiln.run(["tag", "test", &name]).ok();
     assert_eq!(kiln.run(["push", "-q", &name]).ok().line(), digest);
     assert!(blob.exists());
+}
+
+#[test]
+fn gzip_makes_layers_as_small_as_pigz_does_within_five_percent() {
+    let kiln = Kiln::new();
+    let context = kiln.sandbox().directory("context", &[]);
+    let debian = Bases::shared().debian_tar();
+    fs::copy(&debian, context.join("debian")).unwrap();
+    kiln.build("FROM scratch\nCOPY debian /debian\n", &[]).ok();
+    let ours = saved_layers(&kiln, &[])[0].2;
+    let theirs = kiln.sandbox().join("debian.gz");
+    let pigz = Command::new("pigz")
+        .args(["-6", "-c"])
+        .arg(&debian)
+        .stdout(fs::File::create(&theirs).unwrap())
+        .status();
+    assert!(pigz.unwrap().success());
+    let theirs = fs::metadata(&theirs).unwrap().len();
+    assert!(ours * 100 <= theirs * 105, "{ours} bytes, pigz {theirs}");
 }
 
 #[test]
