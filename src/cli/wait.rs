@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::{Result, container, output_line, session};
+use super::{CliError, Result, container, output_line, session};
 use crate::store::{Container, ContainerState, Store, StoreError};
 
 /// Arguments of `kiln wait`.
@@ -25,6 +25,7 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
 
 /// Waits for the end of a container.
 fn exit_code(store: &Store, mut container: Container) -> Result<i32> {
+    let watched = container.watch()?;
     let mut pause = Duration::from_millis(1);
     loop {
         match container.state {
@@ -35,8 +36,12 @@ fn exit_code(store: &Store, mut container: Container) -> Result<i32> {
         std::thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(100));
         container = match store.find_container(&container.record.id) {
-            // It went with its end, and took the exit code along.
-            Err(StoreError::NoContainer(_)) => return Ok(0),
+            // It went with its end.
+            Err(StoreError::NoContainer(name)) => {
+                return watched.exit_code().ok_or_else(|| {
+                    CliError::message(format!("container {name} is gone, and its exit code too"))
+                });
+            }
             other => other?,
         };
     }
