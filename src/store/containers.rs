@@ -210,14 +210,36 @@ pub struct Container {
     directory: PathBuf,
 }
 
-/// A container's directory, which is looked at also when it has been taken away.
-pub struct Watched(OwnedFd);
+/// A container's directory and its lock, which are looked at also when it has been taken away.
+pub struct Watched {
+    directory: OwnedFd,
+    lock: File,
+}
 
 impl Watched {
+    /// Waits until the container doesn't run.
+    ///
+    /// # Errors
+    /// What fcntl(2) says.
+    pub fn wait(&self) -> std::io::Result<()> {
+        let runs = range(libc::F_RDLCK, RUNS);
+        loop {
+            match fcntl(&self.lock, FcntlArg::F_OFD_SETLKW(&runs)) {
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno.into()),
+                Ok(_) => break,
+            }
+        }
+        // It was only to be waited for.
+        let free = range(libc::F_UNLCK, RUNS);
+        fcntl(&self.lock, FcntlArg::F_OFD_SETLK(&free))?;
+        Ok(())
+    }
+
     /// Returns the exit code that was written down last, where that can still be read.
     pub fn exit_code(&self) -> Option<i32> {
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let file = openat(&self.0, "status.json", flags, Mode::empty()).ok()?;
+        let file = openat(&self.directory, "status.json", flags, Mode::empty()).ok()?;
         let status: ContainerStatus = serde_json::from_reader(File::from(file)).ok()?;
         status.exit_code
     }
@@ -274,8 +296,9 @@ impl Container {
     /// It has gone.
     pub fn watch(&self) -> Result<Watched> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let lock = self.lock_file()?;
         nix::fcntl::open(&self.directory, flags, Mode::empty())
-            .map(Watched)
+            .map(|directory| Watched { directory, lock })
             .at("cannot open", &self.directory)
     }
 
