@@ -22,6 +22,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::stat::Mode;
 use serde::{Deserialize, Serialize};
 
+use super::uses::Kind;
 use super::{IoContext, Result, Store, StoreError, files};
 use crate::image::Digest;
 use crate::layer::{LayerDir, View};
@@ -361,6 +362,7 @@ impl Store {
         files::write_json(&staged.join("container.json"), &record)?;
         let lock = staged.join("lock");
         File::create(&lock).at("cannot create", &lock)?;
+        self.uses(Kind::Container, &record.id);
         let directory = all.join(&record.id);
         fs::rename(&staged, &directory).at("cannot publish", &directory)?;
         Ok(Container {
