@@ -35,60 +35,43 @@ def note(text):
     print("   ", text, flush=True)
 
 
-class Launcher:
-    """A small process that starts commands and measures them. The kernel counts the memory that
-    a process had before its exec as its own: this one's is little, that of a runner which has
-    compared images is not."""
-
-    def __init__(self):
-        self.connection, theirs = socket.socketpair()
-        if os.fork() == 0:
-            self.connection.close()
-            self.serve(theirs.makefile("rw"))
-            os._exit(0)
-        theirs.close()
-        self.stream = self.connection.makefile("rw")
-
-    @staticmethod
-    def serve(stream):
-        for line in stream:
-            order = json.loads(line)
-            started = time.monotonic()
-            with open(order["log"], "wb") as log:
-                try:
-                    process = subprocess.Popen(
-                        order["command"], cwd=order["cwd"], stdin=subprocess.DEVNULL,
-                        stdout=log, stderr=subprocess.STDOUT)
-                except OSError as error:
-                    log.write(str(error).encode())
-                    answer = {"code": 127, "seconds": 0, "mib": 0}
-                else:
-                    _, status, usage = os.wait4(process.pid, 0)
-                    process.returncode = os.waitstatus_to_exitcode(status)
-                    answer = {"code": process.returncode, "mib": usage.ru_maxrss / 1024,
-                              "seconds": time.monotonic() - started}
-            stream.write(json.dumps(answer) + "\n")
-            stream.flush()
-
-    def run(self, command, cwd):
-        order = {"command": [str(part) for part in command], "cwd": cwd and str(cwd),
-                 "log": str(WORK / "log")}
-        self.stream.write(json.dumps(order) + "\n")
-        self.stream.flush()
-        return json.loads(self.stream.readline())
-
-
+# A process inherits the peak of the one that forks it. So commands are started by a process that
+# is small and stays so: what it says of their memory is theirs.
+STARTER = """
+import json, os, sys, time
+for line in sys.stdin:
+    command, cwd, log = json.loads(line)
+    started = time.monotonic()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            if cwd:
+                os.chdir(cwd)
+            os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
+            os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), 1)
+            os.dup2(1, 2)
+            os.execvp(command[0], command)
+        except OSError as error:
+            os.write(2, str(error).encode())
+        os._exit(127)
+    _, status, usage = os.wait4(pid, 0)
+    seconds = time.monotonic() - started
+    print(json.dumps([os.waitstatus_to_exitcode(status), seconds, usage.ru_maxrss]), flush=True)
+"""
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-LAUNCHER = Launcher()
+starter = subprocess.Popen([sys.executable, "-S", "-c", STARTER], text=True,
+                           stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
 
 def run(command, cwd=None):
     """Runs a command; returns its seconds and its peak resident memory in MiB."""
-    answer = LAUNCHER.run(command, cwd)
-    if answer["code"] != 0:
-        text = (WORK / "log").read_text(errors="replace")[-2000:]
-        raise Failed(f"{' '.join(map(str, command))}: exit code {answer['code']}\n{text}")
-    return answer["seconds"], answer["mib"]
+    command, log = [str(part) for part in command], WORK / "log"
+    print(json.dumps([command, cwd and str(cwd), str(log)]), file=starter.stdin, flush=True)
+    code, seconds, peak = json.loads(starter.stdout.readline())
+    if code != 0:
+        text = log.read_text(errors="replace")[-2000:]
+        raise Failed(f"{' '.join(command)}: exit code {code}\n{text}")
+    return seconds, peak / 1024
 
 
 def shell(script, cwd=None):
@@ -350,9 +333,10 @@ def big_layer():
     context = WORK / "big"
     numbers = " ".join(map(str, range(blocks)))
 
-    def make(seed, file):
-        return f"for i in {numbers}; do echo $i; cat {seed}; done > {file}"
-    write(context / "Dockerfile", f"FROM bench-seed\nRUN {make('/seed', '/file')}\n")
+    def make(seed, target):
+        return (f"mkdir {target}; for i in {numbers}; do echo $i; cat {seed}; done > {target}/file; "
+                f"for i in $(seq 2000); do echo $i > {target}/$i; done")
+    write(context / "Dockerfile", f"FROM bench-seed\nRUN {make('/seed', '/big')}\n")
 
     def ours():
         root = SCRATCH / "store"
@@ -368,8 +352,7 @@ def big_layer():
 
     def plain():
         target = SCRATCH / "plain"
-        target.mkdir()
-        return shell(f"{make(seed / 'seed', target / 'file')}; tar -C {target} -c . | sha256sum")
+        return shell(f"{make(seed / 'seed', target)}; tar -C {target} -c . | sha256sum")
 
     def finish():
         kiln_build(seed, name="bench-seed")
@@ -416,14 +399,13 @@ class Registry:
         self.process.wait()
 
 
-def compressible(path, megabytes):
-    """Writes a file of words, which compresses about as programs do."""
-    source = random.Random(2)
-    words = [source.randbytes(source.randrange(2, 9)) for _ in range(20_000)]
-    with open(path, "wb") as file:
-        for _ in range(megabytes):
-            chunk = b"".join(source.choices(words, k=180_000))
-            file.write(chunk[:1 << 20])
+def compressible(path, megabytes, start=0):
+    """Writes what images hold: a part of a Debian, from so many MiB on."""
+    with open(BASES / "debian.tar", "rb") as debian, open(path, "wb") as file:
+        size = os.fstat(debian.fileno()).st_size
+        for number in range(start, start + megabytes):
+            debian.seek((number << 20) % (size - (1 << 20)))
+            file.write(debian.read(1 << 20))
 
 
 def push():
@@ -469,7 +451,8 @@ def pull():
     for number in range(layers):
         directory = context / f"l{number}"
         directory.mkdir(parents=True)
-        compressible(directory / "big", max(1, MEGABYTES // 25))
+        part = max(1, MEGABYTES // 25)
+        compressible(directory / "big", part, number * part)
         for small in range(FILES // 200):
             (directory / f"s{small}").write_bytes(os.urandom(4096))
         lines += f"COPY l{number} /l{number}\n"

@@ -397,9 +397,7 @@ fn removed_image_can_still_be_built_from_the_cache() {
     kiln.build(&dockerfile, &[]).ok();
     assert_eq!(id(&kiln), first);
     assert_eq!(
-        kiln.run(["run", "--rm", "--rm", "test", "cat", "/x"])
-            .ok()
-            .line(),
+        kiln.run(["run", "--rm", "test", "cat", "/x"]).ok().line(),
         "x"
     );
 }

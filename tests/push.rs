@@ -98,7 +98,7 @@ fn push_that_fails_leaves_no_manifest() {
     let shown = settled(&output.stderr(), &[(&registry.address(), "REGISTRY")]);
     let error = &shown[shown.find("error: ").unwrap()..];
     let (head, tail) = error.split_once("sha256:").unwrap();
-    assert_eq!(head, "error: REGISTRY/app: blob ");
+    assert_eq!(head, "error: REGISTRY/app: layer ");
     assert_eq!(
         &tail[64..],
         ": denied: 403 DENIED: read only\n\
@@ -138,7 +138,7 @@ fn user_and_password_come_from_docker_s_config() {
     let kiln = kiln_with_image(&FaultyRegistry::start(), &name);
     let output = kiln
         .run(["push", &name])
-        .fails_with(": unauthorized: 401\n");
+        .fails_with(": unauthorized: 401 UNAUTHORIZED: authentication required\n");
     assert!(
         output.stderr().ends_with(&format!(
             "hint: the repository is private or does not exist; \

@@ -1,15 +1,14 @@
 //! An image out of a tar of a root file system, as `docker import` makes it.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::Read;
 use std::os::fd::AsFd;
 
 use super::{IoContext, Result, metadata};
-use crate::image::{
-    Algorithm, DiffId, Digest, Hasher, HistoryEntry, ImageConfig, Platform, Reference,
-};
+use crate::image::{Algorithm, DiffId, Digest, HistoryEntry, ImageConfig, Platform, Reference};
 use crate::layer::{
-    ApplyMode, ApplyOptions, Compression, LayerError, LayerMeta, Limits, View, apply, write_tar,
+    ApplyMode, ApplyOptions, Digester, LayerError, LayerMeta, Limits, View, apply, decode_beside,
+    write_tar,
 };
 use crate::store::Stack;
 use crate::transfer::Transfer;
@@ -72,7 +71,6 @@ fn layer(
     let fs = staged.join("fs");
     std::fs::create_dir(&fs).at("cannot create", &fs)?;
     let directory = File::open(&fs).at("cannot open", &fs)?;
-    let (_, mut decoder) = Compression::decode(reader).map_err(LayerError::Read)?;
     let options = ApplyOptions {
         ownership: transfer.store.form().ownership,
         lower: &View::new(Vec::new()),
@@ -82,7 +80,8 @@ fn layer(
         },
         limits: Limits::default(),
     };
-    let applied = apply(decoder.as_mut(), directory.as_fd(), &options)?;
+    let extract = |content: &mut dyn Read| apply(content, directory.as_fd(), &options);
+    let applied = decode_beside(reader, extract).map_err(LayerError::Read)??;
     let mut meta = LayerMeta {
         diff_id: DiffId(Digest::of(b"")),
         content_id: None,
@@ -92,24 +91,11 @@ fn layer(
         size: 0,
         entries: 0,
     };
-    let mut hashing = Hashing(Hasher::new(Algorithm::Sha256));
+    let mut digester = Digester::new(Algorithm::Sha256);
     let tree = transfer.store.layer_dir(&fs, &meta)?;
-    let stats = write_tar(&tree, &meta.omit, &mut hashing)?;
-    meta.diff_id = DiffId(hashing.0.finish());
+    let stats = write_tar(&tree, &meta.omit, &mut digester)?;
+    meta.diff_id = DiffId(digester.finish().map_err(LayerError::Read)?);
     meta.content_id = Some(stats.content_id);
     (meta.size, meta.entries) = (stats.size_bytes, stats.entries);
     Ok((staged, meta))
-}
-
-struct Hashing(Hasher);
-
-impl Write for Hashing {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }

@@ -8,7 +8,7 @@ use super::{Destination, Layout, NamedImage, write_images, write_rootfs_dir, wri
 use crate::dockerfile::suggest::did_you_mean;
 use crate::image::{Digest, Reference};
 use crate::store::Stack;
-use crate::transfer::Transfer;
+use crate::transfer::{Packing, Transfer};
 
 /// What `-o` asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub struct OutputSpec {
     pub names: Vec<Reference>,
     /// Whether the image is pushed, under those names.
     pub push: bool,
+    /// How its layers are compressed.
+    pub packing: Packing,
 }
 
 /// What a build's result is written as.
@@ -53,7 +55,16 @@ impl OutputError {
 }
 
 const TYPES: [&str; 6] = ["docker", "image", "local", "oci", "registry", "tar"];
-const KEYS: [&str; 5] = ["dest", "name", "push", "tar", "type"];
+const KEYS: [&str; 8] = [
+    "compression",
+    "compression-level",
+    "dest",
+    "force-compression",
+    "name",
+    "push",
+    "tar",
+    "type",
+];
 
 /// Parses the value of `-o`: fields as in CSV, each `key=value`. A path alone is a local
 /// directory, and `-` a tar on standard output.
@@ -81,9 +92,11 @@ pub fn parse_output(text: &str) -> Result<OutputSpec, OutputError> {
             output,
             names: Vec::new(),
             push: false,
+            packing: Packing::default(),
         });
     }
     let (mut kind, mut dest, mut tar, mut push) = (None, None, None, None);
+    let (mut compression, mut level, mut forced) = (None, None, None);
     let mut names = Vec::new();
     for field in &fields {
         let (key, value) = field
@@ -100,7 +113,12 @@ pub fn parse_output(text: &str) -> Result<OutputSpec, OutputError> {
                     names.push(name.map_err(|e| error(e.to_string(), None))?);
                 }
             }
-            "tar" | "push" => {
+            "compression" => compression = Some(value),
+            "compression-level" => {
+                let number = value.parse();
+                level = Some(number.map_err(|_| plain("compression-level is no number"))?);
+            }
+            "tar" | "push" | "force-compression" => {
                 let value = match value {
                     "true" | "1" => true,
                     "false" | "0" => false,
@@ -113,6 +131,7 @@ pub fn parse_output(text: &str) -> Result<OutputSpec, OutputError> {
                 };
                 match key.as_str() {
                     "tar" => tar = Some(value),
+                    "force-compression" => forced = Some(value),
                     _ => push = Some(value),
                 }
             }
@@ -167,10 +186,16 @@ pub fn parse_output(text: &str) -> Result<OutputSpec, OutputError> {
             return Err(error(format!("unknown type {other:?}"), hint));
         }
     };
+    let packing = Packing::new(compression, level, forced.unwrap_or(false))
+        .map_err(|e| error(e.to_string(), e.hint()))?;
+    if packing != Packing::default() && matches!(output, Output::Tar(_) | Output::Local(_)) {
+        return Err(plain("a root file system has no layers to compress"));
+    }
     Ok(OutputSpec {
         output,
         names,
         push: push.unwrap_or(kind == "registry"),
+        packing,
     })
 }
 
@@ -199,7 +224,7 @@ pub fn write_output(
             let mut names = names.to_vec();
             names.extend(spec.names.iter().cloned());
             let images = [NamedImage { image, names }];
-            write_images(transfer, &images, *layout, destination)?;
+            write_images(transfer, &images, *layout, destination, &spec.packing)?;
         }
         Output::Tar(destination) => {
             let mut sink = match destination {
@@ -335,6 +360,10 @@ mod tests {
             ("type=registry,dest=a", "goes to the store"),
             ("type=oci,dest=", "dest is empty"),
             ("type=oci,dest=a,name=B", "invalid image reference"),
+            ("type=oci,dest=a,compression=lz4", "unknown compression"),
+            ("type=image,compression-level=x", "no number"),
+            ("type=image,compression-level=10", "no compression level 10"),
+            ("type=tar,compression=zstd", "no layers to compress"),
         ] {
             let error = parse_output(bad).unwrap_err();
             assert!(error.to_string().contains(reason), "{bad}: {error}");

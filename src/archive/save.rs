@@ -12,7 +12,7 @@ use crate::image::{
 };
 use crate::layer::member_header;
 use crate::store::{Image, Store, StoreError, Verifying};
-use crate::transfer::{Transfer, manifest_of};
+use crate::transfer::{Packing, Transfer, manifest_of};
 
 /// What an archive or a directory of images is like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,12 +99,15 @@ pub fn write_images(
     images: &[NamedImage],
     layout: Layout,
     destination: &Destination,
+    packing: &Packing,
 ) -> Result<Vec<Digest>> {
     // First of all, so that what can't be written is known before layers are compressed.
     match destination {
-        Destination::File(path) => to_stream(transfer, images, layout, Sink::to_file(path)?),
-        Destination::Stdout => to_stream(transfer, images, layout, Sink::to_stdout()?),
-        Destination::Directory(path) => to_directory(transfer, images, layout, path),
+        Destination::File(path) => {
+            to_stream(transfer, images, layout, Sink::to_file(path)?, packing)
+        }
+        Destination::Stdout => to_stream(transfer, images, layout, Sink::to_stdout()?, packing),
+        Destination::Directory(path) => to_directory(transfer, images, layout, path, packing),
     }
 }
 
@@ -113,9 +116,10 @@ fn to_stream(
     images: &[NamedImage],
     layout: Layout,
     mut sink: Sink,
+    packing: &Packing,
 ) -> Result<Vec<Digest>> {
     let target = sink.target().to_owned();
-    let (pieces, digests) = pieces(transfer, images, layout)?;
+    let (pieces, digests) = pieces(transfer, images, layout, packing)?;
     let put = |sink: &mut Sink, bytes: &[u8]| sink.write_all(bytes).at("cannot write", &target);
     for (name, piece) in &pieces {
         let size = match piece {
@@ -141,10 +145,11 @@ fn to_directory(
     images: &[NamedImage],
     layout: Layout,
     path: &Path,
+    packing: &Packing,
 ) -> Result<Vec<Digest>> {
     let directory = Directory::open(path)?;
     let present = present_index(path)?;
-    let (mut pieces, digests) = pieces(transfer, images, layout)?;
+    let (mut pieces, digests) = pieces(transfer, images, layout, packing)?;
     // The index makes the blobs count, so it comes last.
     let index = pieces.remove("index.json");
     for (name, piece) in &pieces {
@@ -211,6 +216,7 @@ fn pieces(
     transfer: &Transfer<'_>,
     images: &[NamedImage],
     layout: Layout,
+    packing: &Packing,
 ) -> Result<(BTreeMap<String, Piece>, Vec<Digest>)> {
     let mut pieces = BTreeMap::new();
     let (mut index, mut docker_entries, mut digests) = (Vec::new(), Vec::new(), Vec::new());
@@ -222,7 +228,7 @@ fn pieces(
         pieces.insert(name, piece);
     };
     for NamedImage { image, names } in images {
-        let exported = manifest_of(transfer, image)?;
+        let exported = manifest_of(transfer, image, packing)?;
         let (manifest, bytes) = as_oci(exported.manifest, exported.bytes);
         let config = transfer.store.read_document(&image.id)?;
         for layer in &manifest.layers {

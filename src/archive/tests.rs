@@ -12,7 +12,7 @@ use crate::image::{
 };
 use crate::layer::member_header;
 use crate::store::{Session, Stack, Store};
-use crate::transfer::Transfer;
+use crate::transfer::{Packing, Transfer};
 
 /// A store below a directory that goes with it.
 struct Fixture {
@@ -77,7 +77,13 @@ impl Fixture {
 
     fn save(&self, name: &str, layout: Layout, destination: &Destination) -> Result<Digest> {
         let images = select(&self.store, &[name.to_owned()])?;
-        let digests = write_images(&self.transfer(), &images, layout, destination)?;
+        let digests = write_images(
+            &self.transfer(),
+            &images,
+            layout,
+            destination,
+            &Packing::default(),
+        )?;
         Ok(digests[0].clone())
     }
 

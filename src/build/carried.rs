@@ -15,7 +15,7 @@ use crate::archive::{
 use crate::event::{Event, StepId, StepOutcome};
 use crate::image::{ChainId, DiffId};
 use crate::store::{Layer, Stack, StepRecord};
-use crate::transfer::{self, Transfer, TransferError};
+use crate::transfer::{self, Packing, Transfer, TransferError};
 
 /// A directory that steps are kept in for other machines.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -218,8 +218,9 @@ impl Build<'_> {
         for used in used {
             stack.push(used.layer.clone());
         }
-        let blobs = transfer::compress_layers(&self.transfer(Some(step.id)), &stack)
-            .map_err(ArchiveError::from)?;
+        let blobs =
+            transfer::compress_layers(&self.transfer(Some(step.id)), &stack, &Packing::default())
+                .map_err(ArchiveError::from)?;
         let now = seconds_now();
         let mut layers = Vec::new();
         for (used, blob) in used.iter().zip(blobs) {

@@ -1,6 +1,5 @@
 //! A changed tree becomes a layer.
 
-use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
@@ -12,9 +11,10 @@ use super::error::Step;
 use super::key::{Inputs, Keys};
 use super::pipeline::{Committed, Made, Stream};
 use crate::event::Event;
-use crate::image::{Algorithm, ChainId, DiffId, Hasher};
+use crate::image::{Algorithm, ChainId, DiffId};
 use crate::layer::{
-    Assembled, Diff, LayerDir, LayerMeta, LayerWriter, Overrides, Plan, View, diff, write_tar,
+    Assembled, Diff, Digester, LayerDir, LayerError, LayerMeta, LayerWriter, Overrides, Plan, View,
+    diff, write_tar,
 };
 use crate::store::{IoContext, Layer, Stack, StepRecord};
 
@@ -22,20 +22,6 @@ use crate::store::{IoContext, Layer, Stack, StepRecord};
 const HOLES: u64 = GIB;
 
 const GIB: u64 = 1 << 30;
-
-/// Hashes what is written to it.
-struct Sink(Hasher);
-
-impl Write for Sink {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
 
 impl Build<'_> {
     /// Writes a tree for a layer without a sandbox. `below` is what it may refer to.
@@ -68,10 +54,10 @@ impl Build<'_> {
         std::fs::create_dir(&fs).at("cannot create", &fs)?;
         let directory = std::fs::File::open(&fs).at("cannot open", &fs)?;
         let ownership = self.shop.store.form().ownership;
-        let mut sink = Sink(Hasher::new(Algorithm::Sha256));
-        let assembled = plan.write(directory.as_fd(), below, ownership, &mut sink)?;
+        let mut digester = Digester::new(Algorithm::Sha256);
+        let assembled = plan.write(directory.as_fd(), below, ownership, &mut digester)?;
         let stream = Stream {
-            diff_id: DiffId(sink.0.finish()),
+            diff_id: DiffId(digester.finish().map_err(LayerError::Write)?),
             stats: assembled.stats,
         };
         Ok((staged, assembled, stream))
@@ -115,9 +101,9 @@ impl Build<'_> {
         let Stream { diff_id, stats } = match made.stream {
             Some(stream) => stream,
             None => {
-                let mut sink = Sink(Hasher::new(Algorithm::Sha256));
-                let stats = write_tar(&directory, &changes.omit, &mut sink)?;
-                let diff_id = DiffId(sink.0.finish());
+                let mut digester = Digester::new(Algorithm::Sha256);
+                let stats = write_tar(&directory, &changes.omit, &mut digester)?;
+                let diff_id = DiffId(digester.finish().map_err(LayerError::Write)?);
                 Stream { diff_id, stats }
             }
         };

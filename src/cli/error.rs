@@ -113,6 +113,7 @@ hinted!(
     crate::container::ContainerError,
     crate::fetch::LocationError,
     crate::image::ReferenceError,
+    crate::layer::CompressorError,
     crate::layer::LayerError,
     crate::registry::CredentialsError,
     crate::registry::RegistriesError,

@@ -328,7 +328,11 @@ fn entry(workshop: &Workshop, list: &ManifestList, text: &str) -> Result<Digest>
             .ok()
             .map(|image| {
                 workshop.transfer(true, ui::Mode::Quiet, |transfer| {
-                    crate::transfer::manifest_of(transfer, &image)
+                    crate::transfer::manifest_of(
+                        transfer,
+                        &image,
+                        &crate::transfer::Packing::default(),
+                    )
                 })
             })
             .transpose()?

@@ -33,6 +33,7 @@ mod login;
 mod logout;
 mod logs;
 mod manifest;
+mod packing;
 mod place;
 mod prune;
 mod ps;

@@ -4,13 +4,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::connection::{Connection, DigestFile};
+use super::packing::PackingFlags;
 use super::place::Place;
 use super::session::Workshop;
 use super::{CliError, Result, output_line};
 use crate::copy::{CopyError, Plan, StoreOrigin, Which};
 use crate::image::{Descriptor, Platform, Reference};
 use crate::store::RefRecord;
-use crate::transfer::{self, Transfer};
+use crate::transfer::{self, Packing, Transfer};
 use crate::ui;
 
 /// Arguments of `kiln push`.
@@ -23,6 +24,8 @@ pub(super) struct Arguments {
     /// Say nothing but the digest
     #[arg(short, long)]
     quiet: bool,
+    #[command(flatten)]
+    packing: PackingFlags,
     /// How progress is shown
     #[arg(long, value_enum, default_value_t = ui::Mode::Auto)]
     progress: ui::Mode,
@@ -44,6 +47,7 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
     let destination = destination.transpose()?;
     let name = arguments.image.parse::<Reference>();
     let platform = arguments.platform.as_deref().map(str::parse).transpose()?;
+    let packing = arguments.packing.packing()?;
     arguments.digestfile.probe()?;
     let workshop = Workshop::enter(root)?;
     let client = arguments.connection.client(&workshop)?;
@@ -77,13 +81,15 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
     let digest = workshop.transfer(arguments.quiet, arguments.progress, |transfer| {
         let here = Place::Store(arguments.image.clone());
         let which = match asked {
-            None if is_whole(transfer, &arguments.image) => Some(Which::All),
+            None if packing == Packing::default() && is_whole(transfer, &arguments.image) => {
+                Some(Which::All)
+            }
             asked => asked,
         };
         let place = match (destination, name) {
             (None, Ok(name)) if which.is_none() => {
                 let image = store.find(&arguments.image)?;
-                return Ok(transfer::push(transfer, &client, &image, &name)?);
+                return Ok(transfer::push(transfer, &client, &image, &name, &packing)?);
             }
             (None, name) => Place::Registry(name.map_err(crate::store::StoreError::from)?),
             (Some(place), _) => place,

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::ValueEnum;
 
+use super::packing::PackingFlags;
 use super::session::Workshop;
 use super::{CliError, Result};
 use crate::archive::{self, Destination, Layout};
@@ -19,6 +20,8 @@ pub(super) struct Arguments {
     /// What is written
     #[arg(long, value_enum, default_value_t = Format::DockerArchive)]
     format: Format,
+    #[command(flatten)]
+    packing: PackingFlags,
     /// How progress is shown
     #[arg(long, value_enum, default_value_t = ui::Mode::Auto)]
     progress: ui::Mode,
@@ -58,10 +61,11 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
             )
         }
     };
+    let packing = arguments.packing.packing()?;
     let workshop = Workshop::enter(root)?;
     let images = archive::select(&workshop.store, &arguments.images)?;
     workshop.transfer(false, arguments.progress, |transfer| {
-        archive::write_images(transfer, &images, layout, &destination)
+        archive::write_images(transfer, &images, layout, &destination, &packing)
     })?;
     Ok(ExitCode::SUCCESS)
 }

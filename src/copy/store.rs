@@ -9,7 +9,9 @@ use crate::event::{TransferOutcome, Verb};
 use crate::image::{Descriptor, Digest, ImageConfig, ManifestKind, Platform, Reference};
 use crate::registry::Progress;
 use crate::store::{CompressedBlob, RefRecord, Store, StoreError, Verifying};
-use crate::transfer::{LayerSource, Transfer, TransferError, bring_layers, manifest_of, pair};
+use crate::transfer::{
+    LayerSource, Packing, Transfer, TransferError, bring_layers, manifest_of, pair,
+};
 
 /// An image of the store as the origin, or the index that its name stands for.
 pub struct StoreOrigin<'a> {
@@ -37,7 +39,7 @@ impl<'a> StoreOrigin<'a> {
                 document(index, bytes)
             }
             None => {
-                let exported = manifest_of(transfer, &image)?;
+                let exported = manifest_of(transfer, &image, &Packing::default())?;
                 document(&exported.digest, exported.bytes)
             }
         };

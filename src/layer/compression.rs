@@ -1,8 +1,6 @@
 //! Compression of layers and archives: told by content, never by name or media type.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
-
-use super::gzip::ParallelGzip;
+use std::io::{self, BufRead, BufReader, Read};
 
 /// A compression of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -85,16 +83,10 @@ impl Compression {
     }
 }
 
-/// Returns a gzip writer that compresses on all cores, and whose bytes depend on the data and
-/// on the level only.
-pub fn gzip_encoder<W: Write>(out: W, level: u32) -> io::Result<ParallelGzip<W>> {
-    let threads = std::thread::available_parallelism().map_or(1, |count| count.get());
-    ParallelGzip::new(out, level, threads)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write as _;
 
     fn encoded(compression: Compression, data: &[u8]) -> Vec<u8> {
         match compression {

@@ -1,8 +1,10 @@
 //! Parallel gzip with bytes that do not depend on the number of threads.
 //!
-//! The data is divided into blocks of a fixed size. Each becomes a deflate stream of its own
-//! that ends at a byte boundary without being final, so that all of them, and an empty final
-//! block, make one member of RFC 1952.
+//! The data is divided into blocks of a fixed size. Each becomes a deflate stream that ends at
+//! a byte boundary without being final, and may refer to the last 32 KiB of the block before
+//! it: so all of them, and an empty final block, make one member of RFC 1952, which is hardly
+//! larger than what a single thread would make. One member, because there are readers that
+//! take the end of the first for the end of the stream.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -13,7 +15,12 @@ use std::thread::JoinHandle;
 use flate2::{Compress, Compression, Crc, FlushCompress};
 
 /// Part of the format: another size gives other bytes.
-const BLOCK: usize = 1 << 20;
+const BLOCK: usize = 256 << 10;
+/// How far back deflate can refer.
+const WINDOW: usize = 32 << 10;
+/// The library, and the version of what this module makes of it: part of the names under which
+/// compressed layers are recorded. To be changed with everything that changes the bytes.
+pub(super) const VERSION: &str = "zlib-rs-2";
 /// No name, no time, unknown operating system.
 const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
 /// An empty final block of fixed codes.
@@ -24,15 +31,19 @@ struct Compressed {
     crc: Crc,
 }
 
-/// A block and where its result goes.
-type Job = (Vec<u8>, std::sync::mpsc::Sender<io::Result<Compressed>>);
+/// A block to compress.
+struct Job {
+    block: Arc<Vec<u8>>,
+    before: Option<Arc<Vec<u8>>>,
+    result: std::sync::mpsc::Sender<io::Result<Compressed>>,
+}
 
 /// A gzip writer that compresses with several threads.
 /// Without [`ParallelGzip::finish`] the stream lacks its end.
 pub struct ParallelGzip<W: Write> {
     out: W,
-    level: Compression,
     block: Vec<u8>,
+    before: Option<Arc<Vec<u8>>>,
     jobs: Option<SyncSender<Job>>,
     workers: Vec<JoinHandle<()>>,
     /// Results in the order of their blocks.
@@ -44,10 +55,11 @@ impl<W: Write> ParallelGzip<W> {
     /// Starts a stream with the given level, 0 to 9, and number of threads.
     pub fn new(mut out: W, level: u32, threads: usize) -> io::Result<ParallelGzip<W>> {
         let level = Compression::new(level.min(9));
-        let (jobs, queue) = sync_channel::<Job>(threads.max(1));
+        let threads = threads.max(1);
+        let (jobs, queue) = sync_channel::<Job>(threads);
         let queue = Arc::new(Mutex::new(queue));
         let mut workers = Vec::new();
-        for _ in 0..threads.max(1) {
+        for _ in 0..threads {
             let queue = Arc::clone(&queue);
             let worker = std::thread::Builder::new()
                 .name("gzip".to_owned())
@@ -57,8 +69,8 @@ impl<W: Write> ParallelGzip<W> {
         out.write_all(&HEADER)?;
         Ok(ParallelGzip {
             out,
-            level,
             block: Vec::with_capacity(BLOCK),
+            before: None,
             jobs: Some(jobs),
             workers,
             results: VecDeque::new(),
@@ -66,15 +78,17 @@ impl<W: Write> ParallelGzip<W> {
         })
     }
 
-    /// Returns the level.
-    pub fn level(&self) -> u32 {
-        self.level.level()
-    }
-
     fn submit(&mut self) -> io::Result<()> {
         let block = std::mem::replace(&mut self.block, Vec::with_capacity(BLOCK));
-        let (sender, receiver) = channel();
-        let sent = self.jobs.as_ref().map(|jobs| jobs.send((block, sender)));
+        let block = Arc::new(block);
+        let before = self.before.replace(Arc::clone(&block));
+        let (result, receiver) = channel();
+        let job = Job {
+            block,
+            before,
+            result,
+        };
+        let sent = self.jobs.as_ref().map(|jobs| jobs.send(job));
         if !matches!(sent, Some(Ok(()))) {
             return Err(stopped());
         }
@@ -138,16 +152,21 @@ fn work(queue: &Mutex<Receiver<Job>>, level: Compression) {
     let mut state = Compress::new(level, false);
     loop {
         let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok((block, result)) = job else {
+        let Ok(job) = job else {
             return;
         };
-        state.reset();
+        let before = job.before.as_ref().map_or(&[][..], |before| &before[..]);
+        let window = &before[before.len().saturating_sub(WINDOW)..];
         // Nobody waits any more where the writer was dropped.
-        let _ = result.send(compress(&mut state, &block));
+        let _ = job.result.send(compress(&mut state, window, &job.block));
     }
 }
 
-fn compress(state: &mut Compress, block: &[u8]) -> io::Result<Compressed> {
+fn compress(state: &mut Compress, window: &[u8], block: &[u8]) -> io::Result<Compressed> {
+    state.reset();
+    if !window.is_empty() {
+        state.set_dictionary(window).map_err(io::Error::other)?;
+    }
     let mut crc = Crc::new();
     crc.update(block);
     let mut bytes = Vec::with_capacity(block.len() / 2 + 1024);
@@ -155,7 +174,7 @@ fn compress(state: &mut Compress, block: &[u8]) -> io::Result<Compressed> {
         let consumed = usize::try_from(state.total_in()).unwrap_or(block.len());
         bytes.reserve(32 * 1024);
         state
-            .compress_vec(&block[consumed..], &mut bytes, FlushCompress::Full)
+            .compress_vec(&block[consumed..], &mut bytes, FlushCompress::Sync)
             .map_err(io::Error::other)?;
         // Room that is left over means that the flush is complete.
         let done = state.total_in() == block.len() as u64;

@@ -14,13 +14,16 @@
 //! See <https://github.com/opencontainers/image-spec/blob/main/layer.md>.
 
 mod acl;
+mod ahead;
 mod apply;
 mod assemble;
 mod attributes;
 mod capability;
 mod compression;
+mod compressor;
 mod copy;
 mod diff;
+mod digester;
 mod dir;
 mod gzip;
 mod header;
@@ -43,15 +46,17 @@ pub(crate) mod testing;
 
 use std::io;
 
+pub use ahead::decode_beside;
 pub use apply::{Applied, ApplyMode, ApplyOptions, Limits, apply};
 pub use assemble::{Assembled, Assembly, Content, Plan};
 pub use attributes::Attributes;
-pub use compression::{Compression, gzip_encoder};
+pub use compression::Compression;
+pub use compressor::{Compressor, CompressorError, Encoder};
 pub(crate) use copy::copy as copy_content;
 pub use diff::{Change, Diff, UpperKind, changes, diff, normalise_fuse};
+pub use digester::Digester;
 pub use dir::LayerDir;
 pub(crate) use dir::remove_all;
-pub use gzip::ParallelGzip;
 pub use members::{Member, MemberContent, member_header, members};
 pub use meta::{ContentId, LayerMeta, Omit};
 pub use ownership::{Overrides, Ownership, Record};

@@ -3,9 +3,9 @@
 
 use std::io::{self, Read};
 
-use ureq::http::{Method, StatusCode, header};
+use ureq::http::{Method, StatusCode, Uri, header};
 
-use super::client::{Client, Progress, Subject, Target, refuse};
+use super::client::{Answer, Client, Progress, Subject, Target, refuse};
 use super::endpoint::encode;
 use super::error::{Failure, Reason, RegistryError};
 use super::manifest::{CONTENT_DIGEST, announced_digest, manifest_path, verify};
@@ -60,6 +60,27 @@ impl Client {
             }
             self.try_push(&subject, descriptor, open, None, progress.as_ref())
         })
+    }
+
+    /// Uploads a blob while it is made: `open` reads it from its start to its end, and `digest`
+    /// says afterwards what it was, or that it was not made to its end. `name` stands for it
+    /// in errors.
+    ///
+    /// It is tried once: by the time it could be tried again, [`Client::push_blob`] can do it.
+    ///
+    /// # Errors
+    /// See [`RegistryError`].
+    pub fn push_stream(
+        &self,
+        reference: &Reference,
+        name: &str,
+        open: &mut dyn FnMut() -> io::Result<Box<dyn Read + Send>>,
+        digest: &dyn Fn() -> Option<Digest>,
+        progress: Option<Progress>,
+    ) -> Result<(), RegistryError> {
+        let subject = self.written(reference, name)?;
+        self.try_push_stream(&subject, open, digest, progress.as_ref())
+            .map_err(|failure| subject.error(failure.reason))
     }
 
     /// Stores a manifest or index under the name of `reference`, and returns its digest.
@@ -119,20 +140,10 @@ impl Client {
             StatusCode::ACCEPTED => {}
             _ => return Err(refuse(begun.response)),
         }
-        let nowhere = || Reason::Malformed("the upload has no place to go to".to_owned());
-        let location = header_text(&begun.response, header::LOCATION)
-            .filter(|location| !location.is_empty())
-            .ok_or_else(nowhere)?;
-        let separator = if location.contains('?') { '&' } else { '?' };
-        let location = format!("{location}{separator}digest={digest}");
-        let url = self
-            .endpoint(subject)?
-            .upload_url(&begun.url, &location)
-            .ok_or_else(nowhere)?;
-        let url = next_hop(&begun.url, &url.to_string())?;
+        let url = self.upload_url(subject, &begun, Some(&descriptor.digest))?;
         let kind = "application/octet-stream".to_owned();
         let mut payload = Payload::Stream {
-            size: descriptor.size,
+            size: Some(descriptor.size),
             open,
             progress,
         };
@@ -143,22 +154,81 @@ impl Client {
             &[(header::CONTENT_TYPE, kind)],
             &mut payload,
         )?;
-        if !answer.response.status().is_success() {
-            return Err(refuse(answer.response));
+        taken(answer, &descriptor.digest)?;
+        Ok(Pushed::Uploaded)
+    }
+
+    fn try_push_stream(
+        &self,
+        subject: &Subject,
+        open: &mut dyn FnMut() -> io::Result<Box<dyn Read + Send>>,
+        digest: &dyn Fn() -> Option<Digest>,
+        progress: Option<&Progress>,
+    ) -> Result<(), Failure> {
+        let path = format!("/v2/{}/blobs/uploads/", subject.repository);
+        let target = Target::Path(&path);
+        let begun = self.attempt(subject, &Method::POST, target, &[], &mut Payload::Empty)?;
+        if begun.response.status() != StatusCode::ACCEPTED {
+            return Err(refuse(begun.response));
         }
-        let announced = announced_digest(header_text(&answer.response, CONTENT_DIGEST));
-        match announced {
-            Some(actual)
-                if actual.algorithm() == descriptor.digest.algorithm()
-                    && actual != descriptor.digest =>
-            {
-                Err(Reason::WrongDigest {
-                    expected: descriptor.digest.clone(),
-                    actual,
-                }
-                .into())
-            }
-            _ => Ok(Pushed::Uploaded),
+        let url = self.upload_url(subject, &begun, None)?;
+        let kind = [(header::CONTENT_TYPE, "application/octet-stream".to_owned())];
+        let mut payload = Payload::Stream {
+            size: None,
+            open,
+            progress,
+        };
+        let sent = self.attempt(
+            subject,
+            &Method::PATCH,
+            Target::Url(&url),
+            &kind,
+            &mut payload,
+        )?;
+        if !sent.response.status().is_success() {
+            return Err(refuse(sent.response));
         }
+        let unknown = || Reason::Content(io::Error::other("it was not made to its end"));
+        let digest = digest().ok_or_else(unknown)?;
+        let url = self.upload_url(subject, &sent, Some(&digest))?;
+        let target = Target::Url(&url);
+        let answer = self.attempt(subject, &Method::PUT, target, &[], &mut Payload::Empty)?;
+        taken(answer, &digest)
+    }
+
+    /// Returns where an upload goes on, and with a digest, where it ends.
+    fn upload_url(
+        &self,
+        subject: &Subject,
+        answer: &Answer,
+        digest: Option<&Digest>,
+    ) -> Result<Uri, Failure> {
+        let nowhere = || Reason::Malformed("the upload has no place to go to".to_owned());
+        let mut location = header_text(&answer.response, header::LOCATION)
+            .filter(|location| !location.is_empty())
+            .ok_or_else(nowhere)?;
+        if let Some(digest) = digest {
+            location.push(if location.contains('?') { '&' } else { '?' });
+            location += &format!("digest={}", encode(&digest.to_string()));
+        }
+        let url = self
+            .endpoint(subject)?
+            .upload_url(&answer.url, &location)
+            .ok_or_else(nowhere)?;
+        next_hop(&answer.url, &url.to_string())
+    }
+}
+
+/// Checks the answer to the end of an upload.
+fn taken(answer: Answer, digest: &Digest) -> Result<(), Failure> {
+    if !answer.response.status().is_success() {
+        return Err(refuse(answer.response));
+    }
+    match announced_digest(header_text(&answer.response, CONTENT_DIGEST)) {
+        Some(actual) if actual.algorithm() == digest.algorithm() && actual != *digest => {
+            let expected = digest.clone();
+            Err(Reason::WrongDigest { expected, actual }.into())
+        }
+        _ => Ok(()),
     }
 }

@@ -224,7 +224,9 @@ fn read_request(reader: &mut impl BufRead) -> std::io::Result<Option<Request>> {
         .get("content-length")
         .map_or(0, |length| length.parse().unwrap());
     let mut body = Vec::new();
-    if reader.take(length).read_to_end(&mut body)? as u64 != length {
+    if headers.contains_key("transfer-encoding") {
+        body = read_chunks(reader)?;
+    } else if reader.take(length).read_to_end(&mut body)? as u64 != length {
         return Ok(None);
     }
     Ok(Some(Request {
@@ -233,6 +235,22 @@ fn read_request(reader: &mut impl BufRead) -> std::io::Result<Option<Request>> {
         headers,
         body,
     }))
+}
+
+/// Reads a body in chunks to its end.
+/// See <https://www.rfc-editor.org/rfc/rfc9112#section-7.1>.
+fn read_chunks(reader: &mut impl BufRead) -> std::io::Result<Vec<u8>> {
+    let mut body = Vec::new();
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line)?;
+        let size = u64::from_str_radix(line.trim(), 16).map_err(std::io::Error::other)?;
+        reader.by_ref().take(size).read_to_end(&mut body)?;
+        reader.read_line(&mut String::new())?;
+        if size == 0 {
+            return Ok(body);
+        }
+    }
 }
 
 /// Returns whether the connection stays open.
@@ -289,6 +307,8 @@ fn write_reply(writer: &mut TcpStream, request: &Request, reply: &Reply) -> std:
 pub struct Memory {
     pub blobs: Mutex<HashMap<String, Vec<u8>>>,
     pub manifests: Mutex<HashMap<String, (String, Vec<u8>)>>,
+    /// What has come by PATCH.
+    pub begun: Mutex<Vec<u8>>,
 }
 
 impl Memory {
@@ -334,11 +354,17 @@ impl Memory {
         if request.method == "POST" {
             return Reply::new(202).header("Location", format!("{}u-1?_state=x", request.path()));
         }
+        let mut begun = self.begun.lock().unwrap();
+        begun.extend_from_slice(&request.body);
+        if request.method == "PATCH" {
+            return Reply::new(202).header("Location", format!("{}?_state=y", request.path()));
+        }
         let digest = request.query("digest").unwrap();
-        if Digest::of(&request.body).to_string() != digest {
+        let body = std::mem::take(&mut *begun);
+        if Digest::of(&body).to_string() != digest {
             return Reply::error(400, "DIGEST_INVALID", "provided digest did not match");
         }
-        self.add_blob(&request.body);
+        self.add_blob(&body);
         Reply::new(201).header("Docker-Content-Digest", digest)
     }
 

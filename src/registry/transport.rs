@@ -45,12 +45,13 @@ impl Default for Timeouts {
     }
 }
 
-/// What a request carries. A stream is opened anew for each time that it is sent.
+/// What a request carries. A stream is opened anew for each time that it is sent; one without
+/// a size goes in chunks.
 pub(super) enum Payload<'a> {
     Empty,
     Bytes(&'a [u8]),
     Stream {
-        size: u64,
+        size: Option<u64>,
         open: &'a mut dyn FnMut() -> io::Result<Box<dyn Read + Send>>,
         progress: Option<&'a Progress>,
     },
@@ -159,8 +160,10 @@ impl Transport {
             } => {
                 let content = open().map_err(|e| Failure::from(Reason::Content(e)))?;
                 let mut content = ExactReader::new(content, *size, *progress);
+                if let Some(size) = size {
+                    request = request.header(header::CONTENT_LENGTH, *size);
+                }
                 let request = request
-                    .header(header::CONTENT_LENGTH, *size)
                     .body(SendBody::from_reader(&mut content))
                     .map_err(malformed)?;
                 let request = agent
@@ -286,19 +289,19 @@ pub(super) fn refuse_passing_statuses(response: Response<Body>) -> Result<Respon
     })
 }
 
-/// Reads exactly as many bytes as were announced; a source with fewer or more is an error,
+/// Reads exactly as many bytes as were announced, if any were; a source with fewer or more is an error,
 /// since the HTTP client would wait for ever or send another blob than was named.
 struct ExactReader<'a> {
     source: Box<dyn Read + Send>,
     sent: u64,
-    size: u64,
+    size: Option<u64>,
     progress: Option<&'a Progress>,
 }
 
 impl<'a> ExactReader<'a> {
     fn new(
         source: Box<dyn Read + Send>,
-        size: u64,
+        size: Option<u64>,
         progress: Option<&'a Progress>,
     ) -> ExactReader<'a> {
         ExactReader {
@@ -325,7 +328,7 @@ impl Read for ExactReader<'_> {
             let error = io::Error::new(io::ErrorKind::InvalidData, text);
             io::Error::other(ContentError(error))
         };
-        let left = self.size - self.sent;
+        let left = self.size.map_or(u64::MAX, |size| size - self.sent);
         if left == 0 || buffer.is_empty() {
             return Ok(0);
         }
@@ -334,12 +337,14 @@ impl Read for ExactReader<'_> {
             .min(usize::try_from(left).unwrap_or(usize::MAX));
         let count = self.read_source(&mut buffer[..most])?;
         if count == 0 {
-            let Self { size, sent, .. } = self;
+            let (Some(size), sent) = (self.size, self.sent) else {
+                return Ok(0);
+            };
             return Err(wrong(format!("it has {sent} bytes instead of {size}")));
         }
         self.sent += count as u64;
-        if self.sent == self.size && self.read_source(&mut [0])? != 0 {
-            return Err(wrong(format!("it has more than {} bytes", self.size)));
+        if Some(self.sent) == self.size && self.read_source(&mut [0])? != 0 {
+            return Err(wrong(format!("it has more than {} bytes", self.sent)));
         }
         if let Some(progress) = self.progress {
             progress(self.sent);

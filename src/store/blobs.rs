@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
 
+use super::growth::{Announcer, GrowingBlob};
 use super::uses::Kind;
 use super::{IoContext, Result, Session, Store, StoreError};
 use crate::image::{Digest, Hasher};
@@ -16,15 +17,32 @@ pub struct BlobWriter {
     store: Store,
     path: PathBuf,
     file: io::BufWriter<File>,
-    hasher: Hasher,
+    name: Name,
     size: u64,
+    announcer: Option<Announcer>,
+}
+
+/// What a blob will be called.
+enum Name {
+    /// By the digest of what is written.
+    Hashed(Hasher),
+    /// By one that the caller verifies.
+    Known(Digest),
 }
 
 impl Write for BlobWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.file.write(bytes)?;
-        self.hasher.update(&bytes[..written]);
+        if let Name::Hashed(hasher) = &mut self.name {
+            hasher.update(&bytes[..written]);
+        }
         self.size += written as u64;
+        if let Some(announcer) = &mut self.announcer
+            && announcer.is_due(self.size)
+        {
+            self.file.flush()?;
+            announcer.announce(self.size)?;
+        }
         Ok(written)
     }
 
@@ -36,7 +54,21 @@ impl Write for BlobWriter {
 impl BlobWriter {
     /// Returns the digest of what was written so far.
     pub fn digest(&self) -> Digest {
-        self.hasher.clone().finish()
+        match &self.name {
+            Name::Hashed(hasher) => hasher.clone().finish(),
+            Name::Known(digest) => digest.clone(),
+        }
+    }
+
+    /// Returns the blob for those who read it while it is written.
+    ///
+    /// # Errors
+    /// It can't be opened.
+    pub fn grow(&mut self) -> Result<GrowingBlob> {
+        let file = File::open(&self.path).at("cannot read", &self.path)?;
+        let (announcer, growing) = super::growth::begin(file);
+        self.announcer = Some(announcer);
+        Ok(growing)
     }
 
     /// Publishes the blob under the digest of what was written, and returns digest and size.
@@ -45,10 +77,16 @@ impl BlobWriter {
     /// Disk full, and the like.
     pub fn commit(mut self) -> Result<(Digest, u64)> {
         self.file.flush().at("cannot write", &self.path)?;
-        let digest = self.hasher.finish();
+        let digest = match self.name {
+            Name::Hashed(hasher) => hasher.finish(),
+            Name::Known(digest) => digest,
+        };
         let target = self.store.blob_path(&digest);
         self.store.uses(Kind::Blob, digest.hex());
         fs::rename(&self.path, &target).at("cannot publish", &target)?;
+        if let Some(announcer) = self.announcer {
+            announcer.end(digest.clone(), self.size);
+        }
         Ok((digest, self.size))
     }
 }
@@ -85,14 +123,28 @@ impl Store {
     /// # Errors
     /// Disk full, and the like.
     pub fn new_blob(&self, session: &Session) -> Result<BlobWriter> {
+        let hasher = Hasher::new(crate::image::Algorithm::Sha256);
+        self.begin_blob(session, Name::Hashed(hasher))
+    }
+
+    /// Starts to write a blob that the caller verifies before it is committed.
+    ///
+    /// # Errors
+    /// Disk full, and the like.
+    pub fn new_verified_blob(&self, session: &Session, digest: Digest) -> Result<BlobWriter> {
+        self.begin_blob(session, Name::Known(digest))
+    }
+
+    fn begin_blob(&self, session: &Session, name: Name) -> Result<BlobWriter> {
         let path = session.file()?;
         let file = File::create_new(&path).at("cannot create", &path)?;
         Ok(BlobWriter {
             store: self.clone(),
             path,
             file: io::BufWriter::with_capacity(1 << 17, file),
-            hasher: Hasher::new(crate::image::Algorithm::Sha256),
+            name,
             size: 0,
+            announcer: None,
         })
     }
 

@@ -313,11 +313,16 @@ impl Store {
         self.dir("compressed").join(diff_id.0.hex())
     }
 
-    /// Returns the blobs that hold a layer and are here.
-    pub fn compressed(&self, diff_id: &DiffId) -> Vec<CompressedBlob> {
+    /// Returns the blobs that are known to hold a layer, whether they are here or not.
+    pub fn recorded_blobs(&self, diff_id: &DiffId) -> Vec<CompressedBlob> {
         let path = self.compressed_path(diff_id);
         let blobs: Option<Vec<CompressedBlob>> = super::files::read_json(&path).ok().flatten();
-        let mut blobs = blobs.unwrap_or_default();
+        blobs.unwrap_or_default()
+    }
+
+    /// Returns the blobs that hold a layer and are here.
+    pub fn compressed(&self, diff_id: &DiffId) -> Vec<CompressedBlob> {
+        let mut blobs = self.recorded_blobs(diff_id);
         blobs.retain(|blob| {
             let digest = &blob.descriptor.digest;
             self.uses(Kind::Blob, digest.hex());
@@ -333,7 +338,7 @@ impl Store {
     /// Disk full, and the like.
     pub fn add_compressed(&self, diff_id: &DiffId, blob: CompressedBlob) -> Result<()> {
         let _lock = self.lock(COMPRESSED)?;
-        let mut blobs = self.compressed(diff_id);
+        let mut blobs = self.recorded_blobs(diff_id);
         blobs
             .retain(|b| b.how != blob.how || b.descriptor.media_type != blob.descriptor.media_type);
         blobs.push(blob);

@@ -32,6 +32,7 @@ mod containers;
 mod files;
 mod fsck;
 mod gc;
+mod growth;
 mod images;
 mod inventory;
 mod layers;
@@ -55,6 +56,7 @@ pub use containers::{
 };
 pub use fsck::{Damage, Verified};
 pub use gc::Freed;
+pub use growth::GrowingBlob;
 pub use images::{Image, RefRecord, Removed};
 pub use inventory::{Amount, CacheItem, CacheKind, Inventory};
 pub(crate) use layers::boot_id;

@@ -1,5 +1,5 @@
-//! Layers into the store: read, verified, decompressed and extracted in one pass, several at
-//! once.
+//! Layers into the store: read, verified, decompressed and extracted in one pass, each on a
+//! thread of its own, and several layers at once.
 
 use std::io::{self, Read};
 use std::os::fd::AsFd;
@@ -9,8 +9,10 @@ use std::sync::{Arc, Mutex};
 
 use super::{Transfer, TransferError};
 use crate::event::{TransferOutcome, Verb};
-use crate::image::{Algorithm, Descriptor, DiffId, Hasher};
-use crate::layer::{Applied, ApplyMode, ApplyOptions, Compression, LayerMeta, Limits, View, apply};
+use crate::image::{Algorithm, Descriptor, DiffId};
+use crate::layer::{
+    Applied, ApplyMode, ApplyOptions, Digester, LayerMeta, Limits, View, apply, decode_beside,
+};
 use crate::store::{CompressedBlob, Layer, Stack};
 
 /// How many layers are brought at once.
@@ -41,7 +43,7 @@ struct Extracted {
     applied: Applied,
 }
 
-/// Copies what is read from it into a blob.
+/// Copies what is read from it.
 struct Tee<R, W> {
     reader: R,
     writer: W,
@@ -51,20 +53,6 @@ impl<R: Read, W: io::Write> Read for Tee<R, W> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.reader.read(buffer)?;
         self.writer.write_all(&buffer[..read])?;
-        Ok(read)
-    }
-}
-
-/// Hashes what is read from it.
-struct Hashing<'r> {
-    reader: &'r mut dyn Read,
-    hasher: Hasher,
-}
-
-impl Read for Hashing<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.reader.read(buffer)?;
-        self.hasher.update(&buffer[..read]);
         Ok(read)
     }
 }
@@ -198,7 +186,9 @@ fn fetch(
     let reader = source.open(descriptor, reported.progress())?;
     let mut tee = Tee {
         reader,
-        writer: transfer.store.new_blob(transfer.session)?,
+        writer: transfer
+            .store
+            .new_verified_blob(transfer.session, digest.clone())?,
     };
     let (staged, applied) = extract(
         transfer,
@@ -242,21 +232,24 @@ fn extract(
     };
     std::fs::create_dir(&fs).map_err(io_error)?;
     let directory = std::fs::File::open(&fs).map_err(io_error)?;
-    let (_, mut decoder) = Compression::decode(reader).map_err(read_error)?;
-    let mut hashing = Hashing {
-        reader: decoder.as_mut(),
-        hasher: Hasher::new(Algorithm::Sha256),
-    };
     let options = ApplyOptions {
         ownership: transfer.store.form().ownership,
         lower,
         mode: ApplyMode::Layer,
         limits: Limits::default(),
     };
-    let applied = apply(&mut hashing, directory.as_fd(), &options).map_err(layer_error)?;
-    // Zeros behind the end of the archive belong to the stream.
-    io::copy(&mut hashing, &mut io::sink()).map_err(read_error)?;
-    let found = hashing.hasher.finish();
+    let (applied, found) = decode_beside(reader, |content| {
+        let mut tee = Tee {
+            reader: content,
+            writer: Digester::new(Algorithm::Sha256),
+        };
+        let applied = apply(&mut tee, directory.as_fd(), &options).map_err(layer_error)?;
+        // Zeros behind the end of the archive belong to the stream.
+        io::copy(&mut tee, &mut io::sink()).map_err(read_error)?;
+        let found = tee.writer.finish().map_err(read_error)?;
+        Ok::<_, TransferError>((applied, found))
+    })
+    .map_err(read_error)??;
     if found != diff_id.0 {
         return Err(TransferError::WrongDiffId {
             digest: digest.clone(),

@@ -1,10 +1,12 @@
 //! Images between a registry and the store.
 
 mod layers;
+mod packing;
 mod pull;
 mod push;
 
 pub use layers::{LayerSource, bring_layer, bring_layers};
+pub use packing::Packing;
 pub(crate) use pull::pair;
 pub use pull::{Pulled, pull, pull_named};
 pub use push::{Exported, compress_layers, manifest_of, push, repositories};

@@ -1,28 +1,20 @@
-//! Images into a registry, and the compressed layers that leave the store.
+//! Images into a registry.
 
 use std::collections::HashMap;
-use std::io::{self, Write};
+use std::io;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use super::packing::{Packed, Packing};
 use super::{Transfer, TransferError};
 use crate::event::TransferOutcome;
 use crate::event::Verb;
-use crate::image::{
-    Algorithm, Descriptor, Digest, Hasher, Manifest, ManifestKind, Reference, media_type,
-};
-use crate::layer::{gzip_encoder, write_tar};
-use crate::registry::{Client, Pushed};
-use crate::store::{CompressedBlob, Image, Layer, RefRecord, Stack, Store, Verifying};
+use crate::image::{Descriptor, Digest, Manifest, ManifestKind, Reference, media_type};
+use crate::registry::{Client, Pushed, Reason, RegistryError};
+use crate::store::{Image, Layer, RefRecord, Stack, Store};
 
 /// How many blobs are uploaded at once.
 const PARALLEL: usize = 4;
-
-/// The level of gzip, zlib's default.
-const GZIP_LEVEL: u32 = 6;
-
-/// The compressor, its level and its version. Changing any changes the bytes.
-const GZIP: &str = "gzip-6-zlib-rs-1";
 
 /// An image with its blobs in the store, ready to leave it.
 pub struct Exported {
@@ -34,139 +26,76 @@ pub struct Exported {
     pub digest: Digest,
 }
 
-/// Writes a layer's stream again and checks that it is the one that its diff id promises.
+/// Returns the manifest of an image, with all its blobs in the store: the one under which it
+/// was pulled or pushed, as long as it is what `packing` asks for, else a new one.
 ///
 /// # Errors
-/// [`TransferError::WrongDiffId`] where the tree is not what it was.
-pub(crate) fn write_layer(
+/// A layer is missing or can't be read.
+pub fn manifest_of(
     transfer: &Transfer<'_>,
-    layer: &Layer,
-    out: &mut dyn Write,
-) -> Result<(), TransferError> {
-    struct Hashing<'w> {
-        out: &'w mut dyn Write,
-        hasher: Hasher,
+    image: &Image,
+    packing: &Packing,
+) -> Result<Exported, TransferError> {
+    if let Some(exported) = known_manifest(transfer, image, packing) {
+        return Ok(exported);
     }
-    impl Write for Hashing<'_> {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            let written = self.out.write(bytes)?;
-            self.hasher.update(&bytes[..written]);
-            Ok(written)
-        }
-        fn flush(&mut self) -> io::Result<()> {
-            self.out.flush()
-        }
-    }
-    let diff_id = &layer.meta.diff_id;
-    let directory = transfer.store.layer_dir(&layer.fs(), &layer.meta)?;
-    let mut hashing = Hashing {
-        out,
-        hasher: Hasher::new(Algorithm::Sha256),
-    };
-    write_tar(&directory, &layer.meta.omit, &mut hashing).map_err(|source| {
-        TransferError::Layer {
-            digest: diff_id.0.clone(),
-            source,
-        }
-    })?;
-    let found = hashing.hasher.finish();
-    if found != diff_id.0 {
-        return Err(TransferError::WrongDiffId {
-            digest: diff_id.0.clone(),
-            expected: diff_id.0.clone(),
-            found,
-        });
-    }
-    Ok(())
+    let stack = stack_of(transfer, image)?;
+    let layers = compress_layers(transfer, &stack, packing)?;
+    new_manifest(transfer, image, layers)
 }
 
-/// Returns a blob of each layer: as it was pulled, as it was compressed before, or compressed
-/// now.
+/// Returns a blob of each layer: as it came, as it was compressed before, or compressed now.
 ///
 /// # Errors
 /// A layer can't be read, or the disk is full.
 pub fn compress_layers(
     transfer: &Transfer<'_>,
     stack: &Stack,
+    packing: &Packing,
 ) -> Result<Vec<Descriptor>, TransferError> {
-    let mut descriptors = Vec::new();
-    for layer in stack.layers() {
-        let diff_id = &layer.meta.diff_id;
-        let known = transfer.store.compressed(diff_id);
-        let is_plain = |b: &&CompressedBlob| b.descriptor.media_type.ends_with("tar");
-        let compressed = known.iter().find(|b| b.how == GZIP);
-        if let Some(blob) = compressed.or(known.iter().find(|b| !is_plain(b))) {
-            descriptors.push(blob.descriptor.clone());
-            continue;
-        }
-        let mut blob = transfer.store.new_blob(transfer.session)?;
-        let read_error = |source| TransferError::Read {
-            digest: diff_id.0.clone(),
-            source,
-        };
-        let mut gzip = gzip_encoder(&mut blob, GZIP_LEVEL).map_err(read_error)?;
-        match known.iter().find(is_plain) {
-            // Loaded without compression: its tree might not give the same tar again.
-            Some(plain) => {
-                let digest = &plain.descriptor.digest;
-                let file = transfer.store.open_blob(digest)?;
-                let mut verifying = Verifying::new(file, digest.clone());
-                io::copy(&mut verifying, &mut gzip).map_err(read_error)?;
-            }
-            None => write_layer(transfer, layer, &mut gzip)?,
-        }
-        gzip.finish().map_err(read_error)?;
-        let (digest, size) = blob.commit()?;
-        let descriptor = Descriptor {
-            media_type: media_type::OCI_LAYER_GZIP.to_owned(),
-            digest,
-            size,
-        };
-        transfer.store.add_compressed(
-            diff_id,
-            CompressedBlob {
-                descriptor: descriptor.clone(),
-                how: GZIP.to_owned(),
-            },
-        )?;
-        descriptors.push(descriptor);
-    }
-    Ok(descriptors)
+    let layers = stack.layers().iter();
+    layers.map(|layer| packing.blob(transfer, layer)).collect()
 }
 
-/// Returns the manifest of an image: the one under which it was pulled, as long as all its
-/// blobs are here, else a new one.
-///
-/// # Errors
-/// A layer is missing or can't be read.
-pub fn manifest_of(transfer: &Transfer<'_>, image: &Image) -> Result<Exported, TransferError> {
+/// Returns the manifest under which an image was pulled or pushed, if it still holds.
+fn known_manifest(transfer: &Transfer<'_>, image: &Image, packing: &Packing) -> Option<Exported> {
     let store = transfer.store;
-    if let Some(digest) = &image.manifest
-        && let Ok(bytes) = store.read_document(digest)
-        && let Ok(ManifestKind::Image(manifest)) = ManifestKind::parse(&bytes, None)
-        && manifest.config.digest == image.id
-        && manifest.layers.iter().all(|l| store.has_blob(&l.digest))
-    {
-        return Ok(Exported {
-            manifest,
-            bytes,
-            digest: digest.clone(),
-        });
-    }
-    let stack = store
-        .stack(&image.config.rootfs.diff_ids)?
-        .ok_or_else(|| TransferError::Config("a layer of the image is not in the store".into()))?;
-    let config = store.read_document(&image.id)?;
+    let digest = image.manifest.as_ref()?;
+    let bytes = store.read_document(digest).ok()?;
+    let Ok(ManifestKind::Image(manifest)) = ManifestKind::parse(&bytes, None) else {
+        return None;
+    };
+    let diff_ids = &image.config.rootfs.diff_ids;
+    let fits = manifest.config.digest == image.id
+        && manifest.layers.len() == diff_ids.len()
+        && (manifest.layers.iter().zip(diff_ids))
+            .all(|(layer, diff_id)| packing.takes(store, diff_id, layer));
+    fits.then(|| Exported {
+        manifest,
+        bytes,
+        digest: digest.clone(),
+    })
+}
+
+fn stack_of(transfer: &Transfer<'_>, image: &Image) -> Result<Stack, TransferError> {
+    let stack = transfer.store.stack(&image.config.rootfs.diff_ids)?;
+    stack.ok_or_else(|| TransferError::Config("a layer of the image is not in the store".into()))
+}
+
+/// Writes a manifest of an image with the given blobs.
+fn new_manifest(
+    transfer: &Transfer<'_>,
+    image: &Image,
+    layers: Vec<Descriptor>,
+) -> Result<Exported, TransferError> {
+    let config = transfer.store.read_document(&image.id)?;
     let manifest = Manifest {
         media_type: media_type::OCI_MANIFEST.to_owned(),
         config: Descriptor::of(media_type::OCI_CONFIG, &config),
-        layers: compress_layers(transfer, &stack)?
-            .into_iter()
-            .map(as_oci)
-            .collect(),
+        layers: layers.into_iter().map(as_oci).collect(),
     };
     let bytes = manifest.to_bytes();
-    let digest = store.write_document(&bytes)?;
+    let digest = transfer.store.write_document(&bytes)?;
     Ok(Exported {
         manifest,
         bytes,
@@ -209,7 +138,8 @@ pub fn repositories(
     Ok(known)
 }
 
-/// Pushes an image: blobs that exist are skipped, the manifest comes last.
+/// Pushes an image: blobs that exist are skipped, layers that were never compressed are sent
+/// while they are, and the manifest comes last.
 ///
 /// # Errors
 /// See [`TransferError`].
@@ -218,35 +148,30 @@ pub fn push(
     client: &Client,
     image: &Image,
     reference: &Reference,
+    packing: &Packing,
 ) -> Result<Digest, TransferError> {
-    let exported = manifest_of(transfer, image)?;
-    let elsewhere = repositories(transfer.store, reference.registry())?;
-    let mut blobs: Vec<&Descriptor> = exported.manifest.layers.iter().collect();
-    blobs.push(&exported.manifest.config);
-    let next = AtomicUsize::new(0);
-    let first_error: Mutex<Option<TransferError>> = Mutex::new(None);
-    let failed = || first_error.lock().is_ok_and(|e| e.is_some());
-    std::thread::scope(|scope| {
-        let work = || {
-            while !failed()
-                && let Some(blob) = blobs.get(next.fetch_add(1, Ordering::Relaxed))
-            {
-                let mount_from = elsewhere.get(&blob.digest);
-                if let Err(error) = push_blob(transfer, client, reference, blob, mount_from)
-                    && let Ok(mut first) = first_error.lock()
-                {
-                    first.get_or_insert(error);
-                }
-            }
-        };
-        for _ in 1..PARALLEL.min(blobs.len()) {
-            scope.spawn(work);
+    let push = Push {
+        transfer,
+        client,
+        reference,
+        elsewhere: repositories(transfer.store, reference.registry())?,
+        compressing: Mutex::new(()),
+    };
+    let exported = match known_manifest(transfer, image, packing) {
+        Some(exported) => {
+            let mut blobs: Vec<&Descriptor> = exported.manifest.layers.iter().collect();
+            blobs.push(&exported.manifest.config);
+            in_parallel(&blobs, |blob| push.blob(blob))?;
+            exported
         }
-        work();
-    });
-    if let Some(error) = first_error.into_inner().unwrap_or_default() {
-        return Err(error);
-    }
+        None => {
+            let stack = stack_of(transfer, image)?;
+            let layers = in_parallel(stack.layers(), |layer| push.layer(layer, packing))?;
+            let exported = new_manifest(transfer, image, layers)?;
+            push.blob(&exported.manifest.config)?;
+            exported
+        }
+    };
     let media_type = &exported.manifest.media_type;
     let digest = client.push_manifest(reference, media_type, &exported.bytes)?;
     transfer.store.write_reference(&RefRecord {
@@ -259,30 +184,157 @@ pub fn push(
     Ok(digest)
 }
 
-fn push_blob(
-    transfer: &Transfer<'_>,
-    client: &Client,
-    reference: &Reference,
-    blob: &Descriptor,
-    mount_from: Option<&Reference>,
-) -> Result<(), TransferError> {
-    let reported = transfer.begin(blob.digest.short(), Verb::Push, Some(blob.size));
-    let store = transfer.store;
-    let digest = blob.digest.clone();
-    let mut open = || -> io::Result<Box<dyn io::Read + Send>> {
-        let file = store.open_blob(&digest).map_err(io::Error::other)?;
-        Ok(Box::new(file))
-    };
-    let pushed = client.push_blob(
-        reference,
-        blob,
-        &mut open,
-        mount_from,
-        Some(reported.progress()),
-    )?;
-    reported.end(match pushed {
-        Pushed::Existed | Pushed::Mounted => TransferOutcome::Exists,
-        Pushed::Uploaded => TransferOutcome::Done,
+/// Does something with each item, several at once, and returns the results in order. Nothing
+/// new is begun after an error; of several, that of the first item is returned.
+fn in_parallel<I: Sync, T: Send>(
+    items: &[I],
+    work: impl Fn(&I) -> Result<T, TransferError> + Sync,
+) -> Result<Vec<T>, TransferError> {
+    let next = AtomicUsize::new(0);
+    let failed = AtomicBool::new(false);
+    let results: Vec<Mutex<Option<Result<T, TransferError>>>> =
+        items.iter().map(|_| Mutex::new(None)).collect();
+    std::thread::scope(|scope| {
+        let work = || {
+            while !failed.load(Ordering::Relaxed) {
+                let index = next.fetch_add(1, Ordering::Relaxed);
+                let Some(item) = items.get(index) else {
+                    return;
+                };
+                let result = work(item);
+                failed.fetch_or(result.is_err(), Ordering::Relaxed);
+                if let Ok(mut slot) = results[index].lock() {
+                    *slot = Some(result);
+                }
+            }
+        };
+        for _ in 1..PARALLEL.min(items.len()) {
+            scope.spawn(work);
+        }
+        work();
     });
-    Ok(())
+    let results = results.into_iter();
+    let results = results.filter_map(|slot| slot.into_inner().unwrap_or_default());
+    results.collect()
+}
+
+/// An image on its way to a registry.
+struct Push<'a> {
+    transfer: &'a Transfer<'a>,
+    client: &'a Client,
+    reference: &'a Reference,
+    /// Repositories of the registry that may have blobs.
+    elsewhere: HashMap<Digest, Reference>,
+    /// Held by who compresses: one layer at a time has all cores, and takes memory once.
+    compressing: Mutex<()>,
+}
+
+impl Push<'_> {
+    /// Brings a blob of the store into the repository.
+    fn blob(&self, blob: &Descriptor) -> Result<(), TransferError> {
+        let reported = self
+            .transfer
+            .begin(blob.digest.short(), Verb::Push, Some(blob.size));
+        let store = self.transfer.store;
+        let mut open = || -> io::Result<Box<dyn io::Read + Send>> {
+            let file = store.open_blob(&blob.digest).map_err(io::Error::other)?;
+            Ok(Box::new(file))
+        };
+        let pushed = self.client.push_blob(
+            self.reference,
+            blob,
+            &mut open,
+            self.elsewhere.get(&blob.digest),
+            Some(reported.progress()),
+        )?;
+        reported.end(match pushed {
+            Pushed::Existed | Pushed::Mounted => TransferOutcome::Exists,
+            Pushed::Uploaded => TransferOutcome::Done,
+        });
+        Ok(())
+    }
+
+    /// Brings a layer into the repository, and returns the blob that it is there.
+    fn layer(&self, layer: &Layer, packing: &Packing) -> Result<Descriptor, TransferError> {
+        match packing.find(self.transfer.store, &layer.meta.diff_id) {
+            Packed::Here(descriptor) => {
+                self.blob(&descriptor)?;
+                return Ok(descriptor);
+            }
+            Packed::Gone(descriptor)
+                if self
+                    .client
+                    .blob_exists(self.reference, &descriptor.digest)? =>
+            {
+                let name = descriptor.digest.short();
+                let reported = self.transfer.begin(name, Verb::Push, Some(descriptor.size));
+                reported.end(TransferOutcome::Exists);
+                return Ok(descriptor);
+            }
+            Packed::Gone(_) | Packed::Never => {}
+        }
+        self.new_blob(layer, packing)
+    }
+
+    /// Compresses a layer and sends it meanwhile.
+    fn new_blob(&self, layer: &Layer, packing: &Packing) -> Result<Descriptor, TransferError> {
+        let diff_id = &layer.meta.diff_id.0;
+        let turn = self.compressing.lock();
+        let reported = self.transfer.begin(diff_id.short(), Verb::Push, None);
+        let mut blob = self.transfer.store.new_blob(self.transfer.session)?;
+        let growing = blob.grow()?;
+        let (sent, packed) = std::thread::scope(|scope| {
+            let sending = scope.spawn(|| {
+                let sent = self.client.push_stream(
+                    self.reference,
+                    &format!("layer {diff_id}"),
+                    &mut || Ok(Box::new(growing.reader())),
+                    &|| growing.whole().map(|(digest, _)| digest),
+                    Some(reported.progress()),
+                );
+                if sent.as_ref().is_err_and(is_final) {
+                    growing.abandon();
+                }
+                sent
+            });
+            let packed = packing.fill(self.transfer, layer, blob);
+            drop(turn);
+            (sending.join(), packed)
+        });
+        let sent = match sent {
+            Ok(sent) => sent,
+            Err(panic) => std::panic::resume_unwind(panic),
+        };
+        match (sent, packed) {
+            (Ok(()), Ok(descriptor)) => {
+                reported.end(TransferOutcome::Done);
+                Ok(descriptor)
+            }
+            // What may pass is tried again, and now the blob is known and whole.
+            (Err(error), Ok(descriptor)) if !is_final(&error) => {
+                reported.end(TransferOutcome::Failed);
+                self.blob(&descriptor)?;
+                Ok(descriptor)
+            }
+            (Err(error), _) if is_final(&error) => Err(error.into()),
+            (_, Err(error)) => Err(error),
+            (Err(error), Ok(_)) => Err(error.into()),
+        }
+    }
+}
+
+/// Tells whether another way of sending would meet the same refusal.
+fn is_final(error: &RegistryError) -> bool {
+    matches!(
+        error.reason(),
+        Reason::Unauthorized { .. }
+            | Reason::Denied(_)
+            | Reason::Unreachable(_)
+            | Reason::Certificate(_)
+            | Reason::ClientCertificate
+            | Reason::CertificateFile(_)
+            | Reason::NotTls
+            | Reason::Proxy(_)
+            | Reason::Credentials(_)
+    )
 }

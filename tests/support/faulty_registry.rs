@@ -58,6 +58,10 @@ struct Content {
     blobs: BTreeMap<String, Vec<u8>>,
     /// By path: the media type and the bytes.
     manifests: BTreeMap<String, (String, Vec<u8>)>,
+    /// What has come by PATCH, by path.
+    uploads: BTreeMap<String, Vec<u8>>,
+    /// How many uploads were begun.
+    begun: u32,
     /// By path: what goes wrong, and how often it still does.
     faults: BTreeMap<String, (Fault, usize)>,
     /// `Basic …`, where it is asked for.
@@ -447,13 +451,23 @@ impl Content {
                     .collect();
                 Reply::json(&json!({"name": "app", "tags": tags}))
             }
-            "POST" => Reply::new(202).with("Location", format!("{path}1")),
+            "POST" => {
+                self.begun += 1;
+                Reply::new(202).with("Location", format!("{path}{}", self.begun))
+            }
+            "PATCH" => {
+                let upload = self.uploads.entry(path.to_owned()).or_default();
+                upload.extend_from_slice(&request.body);
+                Reply::new(202).with("Location", path.to_owned())
+            }
             "PUT" if path.contains("/blobs/uploads/") => {
-                let digest = format!("sha256:{}", sha256(&request.body));
+                let mut body = self.uploads.remove(path).unwrap_or_default();
+                body.extend_from_slice(&request.body);
+                let digest = format!("sha256:{}", sha256(&body));
                 if digest_asked != Some(digest.as_str()) {
                     return Reply::error(400, "DIGEST_INVALID", "the digest did not match");
                 }
-                self.blobs.insert(digest, request.body.clone());
+                self.blobs.insert(digest, body);
                 Reply::new(201)
             }
             "PUT" => {

@@ -65,6 +65,25 @@ pub fn read(reader: &mut impl BufRead) -> io::Result<Option<Request>> {
     }
     let length = request.header("content-length");
     let length = length.map_or(0, |text| text.parse().unwrap());
-    reader.take(length).read_to_end(&mut request.body)?;
+    match request.header("transfer-encoding") {
+        Some(_) => request.body = read_chunks(reader)?,
+        None => drop(reader.take(length).read_to_end(&mut request.body)?),
+    }
     Ok(Some(request))
+}
+
+/// Reads a body in chunks to its end.
+/// See <https://www.rfc-editor.org/rfc/rfc9112#section-7.1>.
+fn read_chunks(reader: &mut impl BufRead) -> io::Result<Vec<u8>> {
+    let mut body = Vec::new();
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line)?;
+        let size = u64::from_str_radix(line.trim(), 16).map_err(io::Error::other)?;
+        reader.by_ref().take(size).read_to_end(&mut body)?;
+        reader.read_line(&mut String::new())?;
+        if size == 0 {
+            return Ok(body);
+        }
+    }
 }

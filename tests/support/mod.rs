@@ -44,6 +44,7 @@ mod kills;
 mod kiln;
 mod layer_tar;
 pub mod meeting;
+mod memory;
 mod realistic;
 mod registry;
 mod repository;
@@ -63,6 +64,7 @@ pub use kills::{
     Victim, assert_no_process_with, assert_swept, names_in, processes_with, unique_marker,
 };
 pub use kiln::{Kiln, assert_refused};
+pub use memory::assert_large_layers_pass;
 pub use realistic::{Realistic, toolchain};
 pub use registry::{Bases, Registry};
 pub use repository::Repository;

@@ -2,13 +2,15 @@
 //! what comes from elsewhere.
 
 use std::fs::File;
-use std::io::Seek;
+use std::io::{Read, Seek};
 
 use super::{Item, Job, Target, begins_with_archive, join};
 use crate::build::error::Step;
 use crate::build::sources::{Selected, Tree};
 use crate::context::ignore::IgnoreFile;
-use crate::layer::{Attributes, Compression, FileKind, LayerError, LayerWriter, Limits, Timestamp};
+use crate::layer::{
+    Attributes, FileKind, LayerError, LayerWriter, Limits, Timestamp, decode_beside,
+};
 
 impl Job<'_> {
     /// Makes a directory that sources go into, with its parents.
@@ -84,18 +86,21 @@ impl Job<'_> {
         if self.target.extract && selected.top().stat.is_file() && self.is_archive(selected)? {
             let file = selected.tree.view().open_file(selected.top())?;
             let same = file.try_clone().map_err(LayerError::Read)?;
-            let (_, mut reader) = Compression::decode(file).map_err(LayerError::Read)?;
-            let destination = self.ensure_dir(writer, self.target.destination.as_bytes())?;
-            writer.extract(
-                &mut reader,
-                &destination,
-                self.target.owner,
-                Limits::default(),
-            )?;
+            self.extract(writer, file)?;
             return Ok(selected.entries[0].is_unchanged(&same));
         }
         let target = self.target_of(writer, &selected.name)?;
         self.write_entry(writer, selected, 0, &target, &target)
+    }
+
+    /// Extracts an archive, of whatever compression.
+    fn extract(&self, writer: &mut LayerWriter<'_>, archive: File) -> Step<()> {
+        let destination = self.ensure_dir(writer, self.target.destination.as_bytes())?;
+        let owner = self.target.owner;
+        let extract = |content: &mut dyn Read| {
+            writer.extract(content, &destination, owner, Limits::default())
+        };
+        Ok(decode_beside(archive, extract).map_err(LayerError::Read)??)
     }
 
     /// Writes the file behind a URL.
@@ -113,15 +118,7 @@ impl Job<'_> {
             // Both descriptors share one position.
             (&*file).rewind().map_err(LayerError::Read)?;
             if is_archive {
-                let (_, mut reader) = Compression::decode(again()?).map_err(LayerError::Read)?;
-                let destination = self.ensure_dir(writer, self.target.destination.as_bytes())?;
-                writer.extract(
-                    &mut reader,
-                    &destination,
-                    self.target.owner,
-                    Limits::default(),
-                )?;
-                return Ok(());
+                return self.extract(writer, again()?);
             }
         }
         let target = self.target_of(writer, name)?;

@@ -46,7 +46,8 @@ const fn flag(name: &'static str, takes: Takes, then: Then) -> Flag {
 
 const NO_CGROUPS: &str = "steps have no limits of memory or cpu";
 const NO_ATTESTATIONS: &str = "kiln makes no attestations";
-const ALWAYS_COMPRESSED: &str = "layers are compressed when they leave the store, with gzip";
+const ALWAYS_COMPRESSED: &str =
+    "layers are compressed when they leave the store: -o type=image,push=true,compression=zstd";
 const NO_MORE_RIGHTS: &str = "a step never gets more rights than your user has";
 const SBOM_TOOL: &str = "make the SBOM of the finished image with a tool of its own";
 

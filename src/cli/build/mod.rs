@@ -27,7 +27,7 @@ use crate::event::{Event, Reporter};
 use crate::image::{Digest, Platform, Reference};
 use crate::registry::{Client, SetupError, Web};
 use crate::store::Shrunk;
-use crate::transfer::{self, Transfer};
+use crate::transfer::{self, Packing, Transfer};
 use crate::ui;
 
 /// Arguments of `kiln build`.
@@ -292,8 +292,9 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
         sandboxes: &sandboxes,
         cancel: &cancel,
     };
+    let packing = platforms::packing(&outputs);
     if platforms.len() > 1 {
-        let result = platforms::build(&shop, &options, &platforms, list.as_ref());
+        let result = platforms::build(&shop, &options, &platforms, list.as_ref(), &packing);
         let exported = result.and_then(|index| {
             let client = arguments.client(&workshop)?;
             let push = (&client, names.as_slice());
@@ -319,7 +320,7 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
                 reporter: &reporter,
                 step: None,
             };
-            platforms::add_built(&transfer, list, built)
+            platforms::add_built(&transfer, list, built, &packing)
         }
         _ => Ok(()),
     };
@@ -409,11 +410,14 @@ fn names_to_push(
     arguments: &Arguments,
     options: &Options,
     outputs: &[OutputSpec],
-) -> Result<Vec<Reference>> {
-    let mut names = Vec::new();
+) -> Result<Vec<(Reference, Packing)>> {
+    let mut names: Vec<(Reference, Packing)> = Vec::new();
     let mut asked = arguments.push();
     if asked {
-        names.extend(options.tags.iter().cloned());
+        // As with buildx, where --push is short for such an output.
+        let images = outputs.iter().filter(|o| o.output == Output::Image);
+        let packing = images.map(|o| o.packing).next().unwrap_or_default();
+        names.extend(options.tags.iter().map(|name| (name.clone(), packing)));
     }
     for output in outputs.iter().filter(|output| output.push) {
         asked = true;
@@ -421,12 +425,11 @@ fn names_to_push(
             true => &options.tags,
             false => &output.names,
         };
-        names.extend(
-            own.iter()
-                .filter(|name| !names.contains(name))
-                .cloned()
-                .collect::<Vec<_>>(),
-        );
+        for name in own {
+            if !names.iter().any(|(known, _)| known == name) {
+                names.push((name.clone(), output.packing));
+            }
+        }
     }
     match asked && names.is_empty() {
         true => Err(CliError::message("what is pushed needs a name")
@@ -441,7 +444,7 @@ fn push(
     workshop: &Workshop,
     reporter: &Arc<dyn Reporter>,
     built: &Built,
-    names: &[Reference],
+    names: &[(Reference, Packing)],
 ) -> Result<Option<Digest>> {
     if names.is_empty() {
         return Ok(None);
@@ -454,10 +457,10 @@ fn push(
     };
     let client = arguments.client(workshop)?;
     let mut pushed = None;
-    for tag in names {
+    for (tag, packing) in names {
         // Anew for each: a push notes the manifest, which the next one then takes.
         let image = workshop.store.find(&built.id.to_string())?;
-        let digest = transfer::push(&transfer, &client, &image, tag)?;
+        let digest = transfer::push(&transfer, &client, &image, tag, packing)?;
         reporter.report(Event::Info {
             message: format!("pushed {}: digest: {digest}", tag.familiar()),
         });

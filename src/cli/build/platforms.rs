@@ -11,7 +11,7 @@ use crate::event::{Event, Reporter, Verb};
 use crate::image::{Descriptor, Digest, IndexDocument, Platform, Reference};
 use crate::registry::Client;
 use crate::store::RefRecord;
-use crate::transfer::{self, Transfer};
+use crate::transfer::{self, Packing, Transfer};
 
 /// Checks that there can be a build for each of several platforms.
 ///
@@ -50,6 +50,14 @@ pub(super) fn check(
     }
 }
 
+/// Returns how the layers of images for several platforms are compressed: one index has them
+/// all, wherever it goes.
+pub(super) fn packing(outputs: &[OutputSpec]) -> Packing {
+    let asked = outputs.iter().map(|output| output.packing);
+    let mut chosen = asked.filter(|packing| *packing != Packing::default());
+    chosen.next().unwrap_or_default()
+}
+
 /// Builds for each platform in turn, and gives the names to an index of the images. Returns
 /// its digest.
 ///
@@ -60,6 +68,7 @@ pub(super) fn build(
     options: &Options,
     platforms: &[Platform],
     manifest: Option<&Reference>,
+    packing: &Packing,
 ) -> Result<Digest> {
     let store = shop.store;
     let transfer = Transfer {
@@ -80,7 +89,7 @@ pub(super) fn build(
             ..options.clone()
         };
         let built = build::build(shop, &one)?;
-        let entry = entry(&transfer, &built)?;
+        let entry = entry(&transfer, &built, packing)?;
         index.add(&entry, Some(platform));
         images.push((platform, built, entry));
     }
@@ -115,9 +124,9 @@ pub(super) fn build(
 
 /// Returns the descriptor of an image's manifest; its layers are compressed now if they never
 /// were.
-fn entry(transfer: &Transfer<'_>, built: &Built) -> Result<Descriptor> {
+fn entry(transfer: &Transfer<'_>, built: &Built, packing: &Packing) -> Result<Descriptor> {
     let image = transfer.store.find(&built.id.to_string())?;
-    let exported = transfer::manifest_of(transfer, &image)?;
+    let exported = transfer::manifest_of(transfer, &image, packing)?;
     Ok(Descriptor {
         media_type: exported.manifest.media_type,
         digest: exported.digest,
@@ -129,8 +138,13 @@ fn entry(transfer: &Transfer<'_>, built: &Built) -> Result<Descriptor> {
 ///
 /// # Errors
 /// Disk full, and the like.
-pub(super) fn add_built(transfer: &Transfer<'_>, list: &Reference, built: &Built) -> Result<()> {
-    let entry = entry(transfer, built)?;
+pub(super) fn add_built(
+    transfer: &Transfer<'_>,
+    list: &Reference,
+    built: &Built,
+    packing: &Packing,
+) -> Result<()> {
+    let entry = entry(transfer, built, packing)?;
     add_to(transfer, list, &entry, &built.config.platform())
 }
 
@@ -157,7 +171,7 @@ pub(super) fn export(
     index: &Digest,
     options: &Options,
     outputs: &[OutputSpec],
-    push: (&Client, &[Reference]),
+    push: (&Client, &[(Reference, Packing)]),
 ) -> Result<()> {
     let store = &workshop.store;
     let transfer = Transfer {
@@ -179,7 +193,7 @@ pub(super) fn export(
         }
     }
     let (client, names) = push;
-    for name in names {
+    for (name, _) in names {
         let elsewhere = transfer::repositories(store, name.registry())?;
         let goal = RegistryGoal::new(client, name.clone(), elsewhere);
         copy(&transfer, &plan, &origin, &goal, Verb::Push)?;

@@ -50,6 +50,49 @@ fn what_is_pushed_can_be_pulled() {
 }
 
 #[test]
+fn a_blob_can_be_pushed_while_it_is_made() {
+    let memory = Arc::new(Memory::default());
+    let answering = memory.clone();
+    let server = TestServer::start(move |request| answering.answer(request));
+    let bytes = content(1_000_000);
+    let digest = Digest::of(&bytes);
+    let mut open =
+        || -> io::Result<Box<dyn Read + Send>> { Ok(Box::new(Cursor::new(content(1_000_000)))) };
+    let known = || Some(digest.clone());
+    client()
+        .push_stream(&reference(&server, "app"), "layer", &mut open, &known, None)
+        .unwrap();
+    assert!(memory.blobs.lock().unwrap()[&digest.to_string()] == bytes);
+    let requests = server.requests();
+    let last = requests.last().unwrap();
+    assert_eq!(last.method, "PUT");
+    // Each request goes where the one before it said.
+    assert_eq!(last.query("_state").unwrap(), "y");
+    assert_eq!(last.header("content-length"), Some("0"));
+}
+
+#[test]
+fn a_blob_that_is_not_made_to_its_end_is_not_pushed() {
+    let memory = Arc::new(Memory::default());
+    let answering = memory.clone();
+    let server = TestServer::start(move |request| answering.answer(request));
+    let mut open =
+        || -> io::Result<Box<dyn Read + Send>> { Ok(Box::new(Cursor::new(content(1_000)))) };
+    let name = reference(&server, "app");
+    let error = client()
+        .push_stream(&name, "layer x", &mut open, &|| None, None)
+        .unwrap_err();
+    assert!(error.to_string().contains("layer x"), "{error}");
+    assert!(memory.blobs.lock().unwrap().is_empty());
+    assert!(
+        server
+            .requests()
+            .iter()
+            .all(|request| request.method != "PUT")
+    );
+}
+
+#[test]
 fn progress_of_an_upload_ends_at_its_size() {
     let memory = Memory::default();
     let server = TestServer::start(move |request| memory.answer(request));
