@@ -255,6 +255,7 @@ fn builds_go_well_while_everything_else_is_pruned_all_the_time() {
         scope.spawn(|| {
             while !stop.load(ordering) {
                 for command in [
+                    // A container that is made, and not yet started, is none that has stopped.
                     &["prune", "-f"][..],
                     &["builder", "prune", "-a", "-f"],
                     &["builder", "prune", "-f", "--keep-storage=0"],

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::time::{Duration, SystemTime};
 
 use super::inventory::{CacheItem, CacheKind, Inventory};
-use super::{Hold, Image, RefRecord, Result, Store};
+use super::{Hold, Image, RefRecord, Result, Store, StoreError};
 use crate::image::{ChainId, DiffId, Digest};
 
 /// How much of one sort goes.
@@ -194,9 +194,13 @@ impl Store {
                 .is_none_or(|until| made.is_ok_and(|made| SystemTime::from(made) < until));
             let labels = &record.settings.labels;
             let wanted = old && options.labels.iter().all(|filter| filter.fits(labels));
-            // Nothing where it runs.
+            // Nothing where it runs, or is made and about to be started.
             let held = match wanted {
-                true => self.hold_container(&container, Hold::Alone)?,
+                true => match self.hold_container(&container, Hold::Alone) {
+                    // It went just now.
+                    Err(StoreError::NoContainer(_)) => continue,
+                    other => other?,
+                },
                 false => None,
             };
             match held {

@@ -91,7 +91,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "SPEC")]
     cache_to: Vec<String>,
     /// Keep such a cache below a size, by removing what was used longest ago: 500MB, 10GB
-    #[arg(long, value_name = "SIZE", value_parser = size)]
+    #[arg(long, value_name = "SIZE", value_parser = size, requires = "cache_to")]
     cache_max_size: Option<u64>,
     /// How many steps may run at once [default: twice the processors, at least 4]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
