@@ -103,12 +103,12 @@ enum Command {
     Builder(builder::Arguments),
     /// Look for likely mistakes in a Dockerfile, or explain one
     Check(check::Arguments),
-    /// Copy an image between registries, layouts, archives and the store, as it is
-    Copy(copy::Arguments),
     /// Make an image of a container
     Commit(commit::Arguments),
     /// Docker's longer names: container ls, rm, inspect, prune …
     Container(container::Arguments),
+    /// Copy an image between registries, layouts, archives and the store, as it is
+    Copy(copy::Arguments),
     /// Copy files into a container, or out of one
     Cp(cp::Arguments),
     /// Make a container, and don't start it
