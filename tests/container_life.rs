@@ -368,6 +368,21 @@ fn stop_asks_first_and_kill_sends_any_signal() {
 }
 
 #[test]
+fn wait_knows_the_exit_code_of_a_container_that_goes_with_its_end() {
+    let (kiln, image) = busybox();
+    let script = "while [ ! -e /dev/shm/go ]; do sleep 0.01; done; sleep 3; exit 9";
+    let arguments = [
+        "run", "-d", "--rm", "--name", "one", &image, "sh", "-c", script,
+    ];
+    kiln.run(arguments).ok();
+    let waiting = start(&kiln, &["wait", "one"]);
+    kiln.run(["exec", "one", "touch", "/dev/shm/go"]).ok();
+    let output = waiting.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "9\n");
+    assert_eq!(kiln.run(["ps", "-aq"]).ok().stdout(), "");
+}
+
+#[test]
 fn command_that_can_t_start_in_the_background_is_said_and_gives_its_code() {
     let (kiln, image) = busybox();
     let failed = kiln

@@ -261,3 +261,26 @@ fn index_that_was_pulled_whole_is_pushed_whole() {
         "{pulled}"
     );
 }
+
+#[test]
+fn list_that_lost_its_index_is_found_and_taken_away() {
+    let kiln = kiln_with_images();
+    kiln.run(["manifest", "create", "list", "one:amd64"]).ok();
+    kiln.run(["fsck"]).ok();
+    let lists = kiln.store().join("lists");
+    let record = fs::read_dir(&lists)
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
+    let record: Value = serde_json::from_slice(&fs::read(record).unwrap()).unwrap();
+    let hex = &record["index"].as_str().unwrap()["sha256:".len()..];
+    fs::remove_file(kiln.store().join("blobs/sha256").join(hex)).unwrap();
+    let found = kiln.run(["fsck"]).fails().stdout();
+    let expected = "docker.io/library/list:latest: its index is missing\n";
+    assert!(found.contains(expected), "{found}");
+    kiln.run(["fsck", "--repair"]);
+    kiln.run(["fsck"]).ok();
+    assert_eq!(fs::read_dir(lists).unwrap().count(), 0);
+}

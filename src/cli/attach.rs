@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use kiln_runtime::sys::terminal as tty;
@@ -210,27 +210,86 @@ fn pass(master: &OwnedFd, stopped: &OwnedFd, with_input: bool) -> io::Result<()>
     }
 }
 
-/// Passes signals on to a command: those that it has a handler for. What would pass by it ends
-/// it, as Ctrl-C does everywhere else. `master` is the other end of its terminal.
-pub(super) fn forward_signals(pid: i32, killer: Killer, master: Option<OwnedFd>) {
-    let mut asked = 0;
-    interrupt::forward(move |signal| {
+/// Who gets the signals: nobody yet, or nobody at all, where it could not be started.
+#[derive(Clone, Default)]
+pub(super) struct SignalTarget(Arc<(Mutex<Target>, Condvar)>);
+
+#[derive(Default)]
+enum Target {
+    #[default]
+    NotYet,
+    None,
+    Command {
+        pid: i32,
+        killer: Killer,
+        /// The other end of its terminal.
+        master: Option<OwnedFd>,
+    },
+}
+
+impl SignalTarget {
+    fn set(&self, target: Target) {
+        *self.0.0.lock().unwrap_or_else(PoisonError::into_inner) = target;
+        self.0.1.notify_all();
+    }
+
+    /// Says who it is. `master` is the other end of its terminal.
+    pub(super) fn is(&self, pid: i32, killer: Killer, master: Option<OwnedFd>) {
+        self.set(Target::Command {
+            pid,
+            killer,
+            master,
+        });
+    }
+
+    /// Says that there is nobody.
+    pub(super) fn is_none(&self) {
+        self.set(Target::None);
+    }
+
+    /// Passes a signal on, once it is known to whom. Returns whether that takes it.
+    fn takes(&self, signal: Signal, is_insisted: bool) -> bool {
+        let target = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiting = self
+            .0
+            .1
+            .wait_timeout_while(target, SETTLING, |target| matches!(target, Target::NotYet));
+        let (target, _) = waiting.unwrap_or_else(PoisonError::into_inner);
+        let Target::Command {
+            pid,
+            killer,
+            master,
+        } = &*target
+        else {
+            return signal == Signal::SIGWINCH;
+        };
         if signal == Signal::SIGWINCH {
-            if let Some(master) = &master {
+            if let Some(master) = master {
                 let _ = tty::set_window_size(master.as_fd(), terminal::size());
             }
             return true;
         }
-        asked += 1;
         let ends = matches!(
             signal,
             Signal::SIGINT | Signal::SIGTERM | Signal::SIGHUP | Signal::SIGQUIT
         );
-        let takes = catches(pid, signal) && !(ends && asked >= INSISTENT);
+        let takes = catches(*pid, signal) && !(ends && is_insisted);
         if takes {
             killer.signal(signal);
         }
         takes || !ends
+    }
+}
+
+/// Passes signals on to a command: those that it has a handler for. What would pass by it ends
+/// it, as Ctrl-C does everywhere else.
+pub(super) fn forward_signals(target: SignalTarget) {
+    let mut asked = 0;
+    interrupt::forward(move |signal| {
+        if signal != Signal::SIGWINCH {
+            asked += 1;
+        }
+        target.takes(signal, asked >= INSISTENT)
     });
 }
 
@@ -247,7 +306,7 @@ pub(super) fn catches(pid: i32, signal: Signal) -> bool {
 /// Has the end of a command awaited where a signal ends this process: who waits for it then
 /// writes down how it was.
 #[derive(Clone, Default)]
-pub(super) struct Settled(Arc<(Mutex<bool>, std::sync::Condvar)>);
+pub(super) struct Settled(Arc<(Mutex<bool>, Condvar)>);
 
 /// How long that may take.
 const SETTLING: std::time::Duration = std::time::Duration::from_secs(1);

@@ -17,7 +17,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCode> {
     let workshop = Workshop::enter(root)?;
-    let made = arguments.settings.create(&workshop)?;
+    let (made, _lock) = arguments.settings.create(&workshop)?;
     output_line(&made.record.id)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use kiln_runtime::Builder;
 
-use super::attach::{self, Attachment};
+use super::attach::{self, Attachment, SignalTarget};
 use super::container::settings::{lines, variable};
 use super::start::{kiln_failed, not_started};
 use super::{Result, detach, interrupt, session};
@@ -97,13 +97,18 @@ fn exec(
         user: arguments.user.clone(),
         stdio,
     };
+    let target = SignalTarget::default();
+    attach::forward_signals(target.clone());
     let started = container::exec(&builder, &store, &container, request);
-    let mut step = started.map_err(not_started)?;
+    let mut step = started.map_err(|error| {
+        target.is_none();
+        not_started(error)
+    })?;
     let master = step.take_terminal();
     let for_size = master.as_ref().map(|fd| fd.try_clone()).transpose()?;
-    attach::forward_signals(step.pid(), step.killer()?, for_size);
     let killer = step.killer()?;
     interrupt::on_interrupt(move || killer.kill());
+    target.is(step.pid(), step.killer()?, for_size);
     let passing = streams.begin(&builder, master, attachment)?;
     if let Some(detached) = detached {
         detached.leave(&container.record.id)?;

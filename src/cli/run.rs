@@ -45,9 +45,9 @@ fn create_and_start(
     attach::expect_signals();
     let prepare = || {
         let workshop = Workshop::enter(root)?;
-        let container = settings.create(&workshop)?;
-        Ok((workshop, container))
+        let made = settings.create(&workshop)?;
+        Ok((workshop, made))
     };
-    let (workshop, container) = prepare().map_err(start::kiln_failed)?;
-    start::carry_out(workshop, &container, attachment, detached)
+    let (workshop, (container, lock)) = prepare().map_err(start::kiln_failed)?;
+    start::carry_out(workshop, &container, Some(lock), attachment, detached)
 }

@@ -3,14 +3,14 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::attach::{self, Attachment, Settled};
+use super::attach::{self, Attachment, Settled, SignalTarget};
 use super::detach::{self, Detached, Pipes};
 use super::session::Workshop;
 use super::{CliError, Result, interrupt, output_line, session};
 use crate::container::{self, ContainerError};
 use crate::event::NullReporter;
 use crate::sandbox::SandboxError;
-use crate::store::{Container, Hold};
+use crate::store::{Container, ContainerLock, Hold};
 
 /// Arguments of `kiln start`.
 #[derive(clap::Args)]
@@ -43,7 +43,7 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
         };
         attachment.check()?;
         attach::expect_signals();
-        return carry_out(Workshop::enter(root)?, &container, attachment, None);
+        return carry_out(Workshop::enter(root)?, &container, None, attachment, None);
     }
     let mut code = ExitCode::SUCCESS;
     for name in &arguments.containers {
@@ -59,7 +59,7 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
             detach::run_silently(|detached| {
                 attach::expect_signals();
                 let workshop = Workshop::enter(root.clone())?;
-                carry_out(workshop, &container, attachment, Some(detached))
+                carry_out(workshop, &container, None, attachment, Some(detached))
             })
         });
         match started {
@@ -86,10 +86,11 @@ pub(super) fn kiln_failed(error: CliError) -> CliError {
 pub(super) fn carry_out(
     workshop: Workshop,
     container: &Container,
+    held: Option<ContainerLock>,
     attachment: Attachment,
     detached: Option<Detached>,
 ) -> Result<ExitCode> {
-    let result = attend(&workshop, container, attachment, detached);
+    let result = attend(&workshop, container, held, attachment, detached);
     // What was made for this start alone, and did not start.
     if result.is_err() && container.record.settings.remove {
         let store = &workshop.store;
@@ -103,6 +104,7 @@ pub(super) fn carry_out(
 fn attend(
     workshop: &Workshop,
     container: &Container,
+    held: Option<ContainerLock>,
     attachment: Attachment,
     detached: Option<Detached>,
 ) -> Result<ExitCode> {
@@ -118,18 +120,24 @@ fn attend(
             (stdio, Some(streams))
         }
     };
-    let started = container::start(&sandboxes, container, stdio, detached.is_some());
-    let mut started = started.map_err(not_started)?;
+    // Before the start: a signal may come as soon as the command has said that it is up.
+    let target = SignalTarget::default();
+    attach::forward_signals(target.clone());
+    let started = container::start(&sandboxes, container, held, stdio, detached.is_some());
+    let mut started = started.map_err(|error| {
+        target.is_none();
+        not_started(error)
+    })?;
     let container = started.container().clone();
     let master = started.take_terminal();
     let for_size = master.as_ref().map(|fd| fd.try_clone()).transpose()?;
-    attach::forward_signals(started.pid(), started.killer()?, for_size);
     let (settled, killer) = (Settled::default(), started.killer()?);
     let awaited = settled.clone();
     interrupt::on_interrupt(move || {
         killer.kill();
         awaited.wait();
     });
+    target.is(started.pid(), started.killer()?, for_size);
     let passing = match (streams, detached) {
         (Some(streams), _) => {
             Passing::Attached(streams.begin(&workshop.builder, master, attachment)?)

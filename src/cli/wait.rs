@@ -2,9 +2,8 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
-use super::{Result, container, output_line, session};
+use super::{CliError, Result, container, output_line, session};
 use crate::store::{Container, ContainerState, Store, StoreError};
 
 /// Arguments of `kiln wait`.
@@ -19,25 +18,23 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
     let store = session::open_store(root)?;
     container::each(&arguments.containers, |name| {
         let container = store.find_container(name)?;
-        output_line(&exit_code(&store, container)?.to_string())
+        output_line(&exit_code(&store, &container)?.to_string())
     })
 }
 
 /// Waits for the end of a container.
-fn exit_code(store: &Store, mut container: Container) -> Result<i32> {
-    let mut pause = Duration::from_millis(1);
-    loop {
-        match container.state {
-            ContainerState::Exited(code) => return Ok(code),
-            ContainerState::Created => return Ok(0),
-            ContainerState::Running => {}
-        }
-        std::thread::sleep(pause);
-        pause = (pause * 2).min(Duration::from_millis(100));
-        container = match store.find_container(&container.record.id) {
-            // It went with its end, and took the exit code along.
-            Err(StoreError::NoContainer(_)) => return Ok(0),
-            other => other?,
-        };
+fn exit_code(store: &Store, container: &Container) -> Result<i32> {
+    let watched = container.watch()?;
+    watched.wait()?;
+    match store.find_container(&container.record.id) {
+        Ok(container) => match container.state {
+            ContainerState::Exited(code) => Ok(code),
+            ContainerState::Created | ContainerState::Running => Ok(0),
+        },
+        // It went with its end, and is not gone from the disk yet.
+        Err(StoreError::NoContainer(name)) => watched.exit_code().ok_or_else(|| {
+            CliError::message(format!("container {name} is gone, and its exit code too"))
+        }),
+        Err(error) => Err(error.into()),
     }
 }

@@ -117,11 +117,15 @@ pub struct Wanted<'a> {
     pub settings: ContainerSettings,
 }
 
-/// Makes a container.
+/// Makes a container, and holds it.
 ///
 /// # Errors
 /// See [`ContainerError`].
-pub fn create(store: &Store, session: &Session, wanted: Wanted<'_>) -> Result<Container> {
+pub fn create(
+    store: &Store,
+    session: &Session,
+    wanted: Wanted<'_>,
+) -> Result<(Container, ContainerLock)> {
     if !wanted.name.is_empty() && !names::is_valid(wanted.name) {
         return Err(ContainerError::Name(wanted.name.to_owned()));
     }

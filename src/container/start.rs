@@ -37,21 +37,26 @@ fn now() -> String {
     jiff::Timestamp::now().to_string()
 }
 
-/// Starts a container. `logged` says whether what it writes goes to its log.
+/// Starts a container; `held` is the lock of one that was made just now. `logged` says whether
+/// what it writes goes to its log.
 ///
 /// # Errors
 /// [`ContainerError::Running`]; what the sandbox says.
 pub fn start(
     sandboxes: &Sandboxes,
     container: &Container,
+    held: Option<ContainerLock>,
     stdio: Stdio,
     logged: bool,
 ) -> Result<Started> {
     let store = sandboxes.store();
     let running = || ContainerError::Running(container.record.name.clone());
-    let (lock, mut container) = store
-        .hold_container(container, Hold::Alone)?
-        .ok_or_else(running)?;
+    let (lock, mut container) = match held {
+        Some(lock) => (lock, container.clone()),
+        None => store
+            .hold_container(container, Hold::Alone)?
+            .ok_or_else(running)?,
+    };
     await_the_last(&container)?;
     settle(store, &mut container)?;
     let status = ContainerStatus {

@@ -216,6 +216,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_lies_below_a_path_lies_below_another() {
+        let apply = |from: &str, to: &str, path: &str| {
+            let placed = Rebase::new(from.as_bytes(), to.as_bytes()).apply(path.as_bytes());
+            String::from_utf8(placed).unwrap()
+        };
+        assert_eq!(apply("a/b", "new", "a/b/c/d"), "new/c/d");
+        assert_eq!(apply("a/b", "new", "a/b"), "new");
+        assert_eq!(apply("a/b", "", "a/b/c"), "c");
+        assert_eq!(apply("", "new", "a"), "new/a");
+        assert_eq!(apply("", "", "a/b"), "a/b");
+    }
+
+    #[test]
     fn escaped_paths_come_back() {
         for path in [
             &b"etc/passwd"[..],

@@ -125,6 +125,11 @@ struct Mirror {
     mode: Mode,
 }
 
+/// The list of aliases that comes with the container tools of a distribution: it says what
+/// their publishers prefer, and nobody here has chosen it. docker's meaning of a name must not
+/// depend on whether podman is installed.
+const DISTRIBUTIONS_ALIASES: &str = "shortnames.conf";
+
 impl Registries {
     /// Reads the files that exist: the user's in place of the system's, then the drop-ins of
     /// both, where a later file replaces what an earlier one says of the same prefix.
@@ -151,7 +156,10 @@ impl Registries {
                 registries.entries.push(entry);
             }
             registries.search = content.search.unwrap_or(registries.search);
-            registries.aliases.extend(content.aliases);
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if !name.ends_with(DISTRIBUTIONS_ALIASES) {
+                registries.aliases.extend(content.aliases);
+            }
         }
         Ok(registries)
     }
@@ -453,6 +461,24 @@ mod tests {
             ..RegistriesPaths::default()
         };
         assert!(Registries::load(&none).unwrap().entries.is_empty());
+    }
+
+    #[test]
+    fn aliases_of_a_distribution_do_not_count() {
+        let directory = tempfile::tempdir().unwrap();
+        let drop_ins = directory.path().join("registries.conf.d");
+        fs::create_dir(&drop_ins).unwrap();
+        let text = |name: &str| format!("[aliases]\n{name:?} = \"other.example/{name}\"\n");
+        fs::write(drop_ins.join("000-shortnames.conf"), text("theirs")).unwrap();
+        fs::write(drop_ins.join("mine.conf"), text("own")).unwrap();
+        let paths = RegistriesPaths {
+            system: Some(directory.path().to_owned()),
+            ..RegistriesPaths::default()
+        };
+        let registries = Registries::load(&paths).unwrap();
+        let first = |name: &str| registries.candidates(name).unwrap()[0].to_string();
+        assert_eq!(first("theirs"), "docker.io/library/theirs:latest");
+        assert_eq!(first("own"), "other.example/own:latest");
     }
 
     #[test]

@@ -15,14 +15,14 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Read;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::fcntl::{FcntlArg, OFlag, fcntl, openat};
 use nix::sys::stat::Mode;
 use serde::{Deserialize, Serialize};
 
-use super::uses::Kind;
 use super::{IoContext, Result, Store, StoreError, files};
 use crate::image::Digest;
 use crate::layer::{LayerDir, View};
@@ -210,6 +210,41 @@ pub struct Container {
     directory: PathBuf,
 }
 
+/// A container's directory and its lock, which are looked at also when it has been taken away.
+pub struct Watched {
+    directory: OwnedFd,
+    lock: File,
+}
+
+impl Watched {
+    /// Waits until the container doesn't run.
+    ///
+    /// # Errors
+    /// What fcntl(2) says.
+    pub fn wait(&self) -> std::io::Result<()> {
+        let runs = range(libc::F_RDLCK, RUNS);
+        loop {
+            match fcntl(&self.lock, FcntlArg::F_OFD_SETLKW(&runs)) {
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno.into()),
+                Ok(_) => break,
+            }
+        }
+        // It was only to be waited for.
+        let free = range(libc::F_UNLCK, RUNS);
+        fcntl(&self.lock, FcntlArg::F_OFD_SETLK(&free))?;
+        Ok(())
+    }
+
+    /// Returns the exit code that was written down last, where that can still be read.
+    pub fn exit_code(&self) -> Option<i32> {
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let file = openat(&self.directory, "status.json", flags, Mode::empty()).ok()?;
+        let status: ContainerStatus = serde_json::from_reader(File::from(file)).ok()?;
+        status.exit_code
+    }
+}
+
 /// A hold on a container: released when dropped, or when the process ends.
 pub struct ContainerLock(#[allow(dead_code, reason = "held for its drop")] File);
 
@@ -253,6 +288,18 @@ impl Container {
     /// Returns its log.
     pub fn log(&self) -> PathBuf {
         self.directory.join("log")
+    }
+
+    /// Opens its directory, to see how it ends even where it goes with its end.
+    ///
+    /// # Errors
+    /// It has gone.
+    pub fn watch(&self) -> Result<Watched> {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let lock = self.lock_file()?;
+        nix::fcntl::open(&self.directory, flags, Mode::empty())
+            .map(|directory| Watched { directory, lock })
+            .at("cannot open", &self.directory)
     }
 
     /// Tells whether it runs.
@@ -323,7 +370,8 @@ fn new_id() -> Result<String> {
 
 impl Store {
     /// Makes a container: `fill` puts what it starts with into its tree of changes. Its name is
-    /// the one given, else one of `names` that no container has.
+    /// the one given, else one of `names` that no container has. Nobody starts it or takes it
+    /// away as long as the lock is held.
     ///
     /// # Errors
     /// [`StoreError::NameInUse`]; disk full, and the like; what `fill` returns.
@@ -333,7 +381,7 @@ impl Store {
         mut record: ContainerRecord,
         names: impl Iterator<Item = String>,
         fill: impl FnOnce(&ContainerRecord, &Path) -> std::result::Result<(), E>,
-    ) -> std::result::Result<Container, E> {
+    ) -> std::result::Result<(Container, ContainerLock), E> {
         record.id = new_id()?;
         if record.settings.hostname.is_empty() {
             record.settings.hostname = record.short_id().to_owned();
@@ -361,16 +409,22 @@ impl Store {
         }
         files::write_json(&staged.join("container.json"), &record)?;
         let lock = staged.join("lock");
-        File::create(&lock).at("cannot create", &lock)?;
-        self.uses(Kind::Container, &record.id);
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(&lock)
+            .at("cannot create", &lock)?;
+        fcntl(&file, FcntlArg::F_OFD_SETLK(&range(libc::F_WRLCK, ALL))).at("cannot lock", &lock)?;
         let directory = all.join(&record.id);
         fs::rename(&staged, &directory).at("cannot publish", &directory)?;
-        Ok(Container {
+        let made = Container {
             record,
             status: ContainerStatus::default(),
             state: ContainerState::Created,
             directory,
-        })
+        };
+        Ok((made, ContainerLock(file)))
     }
 
     /// Returns all containers, the newest first. Damaged ones are left out.
@@ -609,9 +663,11 @@ mod tests {
             settings: ContainerSettings::default(),
         };
         let names = ["first", "second"].map(str::to_owned).into_iter();
-        store.create_container(&store.session(), record, names, |_, _| {
-            Ok::<_, StoreError>(())
-        })
+        store
+            .create_container(&store.session(), record, names, |_, _| {
+                Ok::<_, StoreError>(())
+            })
+            .map(|(made, _)| made)
     }
 
     #[test]

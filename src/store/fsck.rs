@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use super::layers::{CompressedBlob, LayerFile};
-use super::{RefRecord, Result, Session, StepRecord, Store, StoreError, UrlRecord};
+use super::{ListRecord, RefRecord, Result, Session, StepRecord, Store, StoreError, UrlRecord};
 use crate::image::{Algorithm, DiffId, Digest, Hasher, ImageConfig};
 use crate::layer::{
     ApplyMode, ApplyOptions, Compression, LayerError, LayerMeta, Limits, Omit, View, apply,
@@ -79,6 +79,7 @@ impl Store {
         run.links()?;
         run.images()?;
         run.references()?;
+        run.lists()?;
         run.records()?;
         run.trees()?;
         run.containers()?;
@@ -317,6 +318,31 @@ impl Run<'_> {
             Err(StoreError::Damaged { .. }) => Ok(Err("its config is damaged".to_owned())),
             Err(error) => Err(error),
         }
+    }
+
+    /// A list goes where its index can't be read; what that refers to may be in a registry.
+    fn lists(&mut self) -> Result<()> {
+        let directory = self.store.dir("lists");
+        for name in super::files::names(&directory)? {
+            self.found.references += 1;
+            let path = directory.join(name);
+            let record: ListRecord = match super::files::read_json(&path) {
+                Ok(Some(record)) => record,
+                Ok(None) => continue,
+                Err(error) => {
+                    self.damaged(&path, reason(&error))?;
+                    continue;
+                }
+            };
+            match self.store.read_document(&record.index) {
+                Ok(_) => {}
+                Err(StoreError::NoBlob(_) | StoreError::Damaged { .. }) => {
+                    self.damaged(&path, format!("{}: its index is missing", record.name))?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     /// A name goes only where its image can't be had from the store any more.

@@ -52,7 +52,7 @@ pub use blobs::{BlobWriter, Verifying};
 pub use cache::StepRecord;
 pub use containers::{
     Container, ContainerLock, ContainerMount, ContainerProcess, ContainerRecord, ContainerSettings,
-    ContainerState, ContainerStatus, Hold, MountSource, process_ticks,
+    ContainerState, ContainerStatus, Hold, MountSource, Watched, process_ticks,
 };
 pub use fsck::{Damage, Verified};
 pub use gc::Freed;

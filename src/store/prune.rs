@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::time::{Duration, SystemTime};
 
 use super::inventory::{CacheItem, CacheKind, Inventory};
-use super::uses::Kind;
 use super::{Hold, Image, RefRecord, Result, Store, StoreError};
 use crate::image::{ChainId, DiffId, Digest};
 
@@ -186,7 +185,6 @@ impl Store {
         options: &PruneOptions,
         pruned: &mut Pruned,
     ) -> Result<()> {
-        let claim = self.claim()?;
         let mut left = Vec::new();
         for (container, bytes) in std::mem::take(&mut inventory.containers) {
             let record = &container.record;
@@ -197,7 +195,7 @@ impl Store {
             let labels = &record.settings.labels;
             let wanted = old && options.labels.iter().all(|filter| filter.fits(labels));
             // Nothing where it runs.
-            let held = match wanted && claim.take(Kind::Container, &record.id) {
+            let held = match wanted {
                 true => match self.hold_container(&container, Hold::Alone) {
                     // It went just now.
                     Err(StoreError::NoContainer(_)) => continue,

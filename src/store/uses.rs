@@ -31,8 +31,6 @@ pub(super) enum Kind {
     Merged,
     /// A blob.
     Blob,
-    /// A directory in `containers/`, by the process that made it: it may be about to start it.
-    Container,
 }
 
 /// What a process uses: an open file with locks.

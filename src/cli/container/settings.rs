@@ -12,7 +12,9 @@ use crate::cli::session::{self, Workshop};
 use crate::cli::{CliError, Result};
 use crate::container::{self, ContainerError, Wanted};
 use crate::image::{ImageConfig, Reference, RunConfig};
-use crate::store::{Container, ContainerMount, ContainerSettings, MountSource, Stack, StoreError};
+use crate::store::{
+    Container, ContainerLock, ContainerMount, ContainerSettings, MountSource, Stack, StoreError,
+};
 use crate::{transfer, ui};
 
 /// No file of variables or labels is larger, in bytes.
@@ -161,7 +163,7 @@ enum PullChoice {
 
 impl SettingsArguments {
     /// Makes the container; what can be wrong without a store is said before.
-    pub(in crate::cli) fn create(&self, workshop: &Workshop) -> Result<Container> {
+    pub(in crate::cli) fn create(&self, workshop: &Workshop) -> Result<(Container, ContainerLock)> {
         self.refused.check()?;
         if let Some(path) = self.cidfile.as_deref().filter(|path| path.exists()) {
             return Err(CliError::message(format!(
@@ -172,7 +174,7 @@ impl SettingsArguments {
         }
         let mounts = self.mounts()?;
         let (image, config, stack) = self.find_or_pull(workshop)?;
-        let made = container::create(
+        let (made, lock) = container::create(
             &workshop.store,
             &workshop.session,
             Wanted {
@@ -186,7 +188,7 @@ impl SettingsArguments {
         if let Some(path) = &self.cidfile {
             session::write_whole(path, made.record.id.as_bytes())?;
         }
-        Ok(made)
+        Ok((made, lock))
     }
 
     fn settings(
