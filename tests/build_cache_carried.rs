@@ -605,3 +605,21 @@ fn other_kinds_of_caches_have_no_effect() {
         assert!(output.stderr().contains(line), "{output}");
     }
 }
+
+#[test]
+fn layers_are_compressed_as_it_is_asked_for() {
+    let here = Kiln::new();
+    let cache = here.sandbox().join("cache");
+    here.build_with(&[&to(&cache, ",compression=zstd")], &two_runs(), FILES)
+        .ok();
+    let is_zstd = |path: &&PathBuf| {
+        fs::read(path)
+            .unwrap()
+            .starts_with(&[0x28, 0xb5, 0x2f, 0xfd])
+    };
+    assert_eq!(blobs(&cache).iter().filter(is_zstd).count(), 3);
+    let there = Kiln::new();
+    let output = there.build_with(&[&from(&cache)], &two_runs(), FILES).ok();
+    assert_eq!(ran(&output), [""; 0], "{output}");
+    assert_eq!(id(&there), id(&here));
+}

@@ -24,6 +24,8 @@ pub struct CarriedTo {
     pub directory: PathBuf,
     /// Whether the steps of all stages are kept, and not only those of the image.
     pub all_stages: bool,
+    /// How layers are compressed.
+    pub packing: Packing,
 }
 
 /// The caches of other machines, opened when the first step has no record here.
@@ -146,7 +148,7 @@ impl Build<'_> {
         step: &Running,
     ) -> Result<String, CacheError> {
         let used = self.used_layers((!to.all_stages).then_some(image));
-        let layers = self.as_cached(&used, step)?;
+        let layers = self.as_cached(&used, &to.packing, step)?;
         let readers = self.carried.readers(self).iter();
         let writer = CacheWriter {
             path: &to.directory,
@@ -195,7 +197,12 @@ impl Build<'_> {
 
     /// Returns layers with all records that lead to them, of the store and of the caches that
     /// were read, and with their blobs, which are made where they are missing.
-    fn as_cached(&self, used: &[Used], step: &Running) -> Result<Vec<CachedLayer>, CacheError> {
+    fn as_cached(
+        &self,
+        used: &[Used],
+        packing: &Packing,
+        step: &Running,
+    ) -> Result<Vec<CachedLayer>, CacheError> {
         let store = self.shop.store;
         let diff_ids: BTreeSet<&DiffId> = used.iter().map(|u| &u.layer.meta.diff_id).collect();
         type Keys = BTreeMap<String, String>;
@@ -218,9 +225,8 @@ impl Build<'_> {
         for used in used {
             stack.push(used.layer.clone());
         }
-        let blobs =
-            transfer::compress_layers(&self.transfer(Some(step.id)), &stack, &Packing::default())
-                .map_err(ArchiveError::from)?;
+        let blobs = transfer::compress_layers(&self.transfer(Some(step.id)), &stack, packing)
+            .map_err(ArchiveError::from)?;
         let now = seconds_now();
         let mut layers = Vec::new();
         for (used, blob) in used.iter().zip(blobs) {

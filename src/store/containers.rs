@@ -6,7 +6,8 @@
 //! containers/<id>/status.json      when it was started, how it ended
 //! containers/<id>/fs, work         what it has changed, as an overlay's upper directory
 //! containers/<id>/log              what it wrote while nobody was attached
-//! containers/<id>/lock             byte 0: it runs; byte 1: somebody uses its files
+//! containers/<id>/lock             byte 0: it runs; byte 1: somebody uses its files; once it is
+//!                                  taken away, its exit code, for those who wait with it open
 //! ```
 //!
 //! That a container runs is said by nothing but a lock, which the kernel takes from a process
@@ -15,11 +16,11 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Read;
-use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl, openat};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::stat::Mode;
 use serde::{Deserialize, Serialize};
 
@@ -210,11 +211,8 @@ pub struct Container {
     directory: PathBuf,
 }
 
-/// A container's directory and its lock, which are looked at also when it has been taken away.
-pub struct Watched {
-    directory: OwnedFd,
-    lock: File,
-}
+/// A container's lock, which is looked at also when it has been taken away.
+pub struct Watched(File);
 
 impl Watched {
     /// Waits until the container doesn't run.
@@ -224,7 +222,7 @@ impl Watched {
     pub fn wait(&self) -> std::io::Result<()> {
         let runs = range(libc::F_RDLCK, RUNS);
         loop {
-            match fcntl(&self.lock, FcntlArg::F_OFD_SETLKW(&runs)) {
+            match fcntl(&self.0, FcntlArg::F_OFD_SETLKW(&runs)) {
                 Err(Errno::EINTR) => {}
                 Err(errno) => return Err(errno.into()),
                 Ok(_) => break,
@@ -232,21 +230,20 @@ impl Watched {
         }
         // It was only to be waited for.
         let free = range(libc::F_UNLCK, RUNS);
-        fcntl(&self.lock, FcntlArg::F_OFD_SETLK(&free))?;
+        fcntl(&self.0, FcntlArg::F_OFD_SETLK(&free))?;
         Ok(())
     }
 
-    /// Returns the exit code that was written down last, where that can still be read.
+    /// Returns the exit code of a container that has been taken away since.
     pub fn exit_code(&self) -> Option<i32> {
-        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let file = openat(&self.directory, "status.json", flags, Mode::empty()).ok()?;
-        let status: ContainerStatus = serde_json::from_reader(File::from(file)).ok()?;
-        status.exit_code
+        let mut code = [0u8; 4];
+        self.0.read_exact_at(&mut code, 0).ok()?;
+        Some(i32::from_ne_bytes(code))
     }
 }
 
 /// A hold on a container: released when dropped, or when the process ends.
-pub struct ContainerLock(#[allow(dead_code, reason = "held for its drop")] File);
+pub struct ContainerLock(File);
 
 /// What a hold is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -290,16 +287,12 @@ impl Container {
         self.directory.join("log")
     }
 
-    /// Opens its directory, to see how it ends even where it goes with its end.
+    /// Opens its lock, to see how it ends even where it goes with its end.
     ///
     /// # Errors
     /// It has gone.
     pub fn watch(&self) -> Result<Watched> {
-        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let lock = self.lock_file()?;
-        nix::fcntl::open(&self.directory, flags, Mode::empty())
-            .map(|directory| Watched { directory, lock })
-            .at("cannot open", &self.directory)
+        self.lock_file().map(Watched)
     }
 
     /// Tells whether it runs.
@@ -571,8 +564,13 @@ impl Store {
     ///
     /// # Errors
     /// It can't be moved.
-    pub fn remove_container(&self, container: &Container, _alone: &ContainerLock) -> Result<()> {
+    pub fn remove_container(&self, container: &Container, alone: &ContainerLock) -> Result<()> {
         let _naming = self.lock(CONTAINERS)?;
+        if let Some(code) = container.status.exit_code {
+            let lock = container.directory.join("lock");
+            let written = alone.0.write_all_at(&code.to_ne_bytes(), 0);
+            written.at("cannot write", &lock)?;
+        }
         self.trash(&container.directory)
     }
 

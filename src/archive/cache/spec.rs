@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use crate::archive::output::csv_fields;
 use crate::dockerfile::suggest::did_you_mean;
+use crate::transfer::Packing;
 
 /// Where steps are looked for that other machines did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +25,8 @@ pub enum CacheTo {
         dest: PathBuf,
         /// Whether the steps of all stages are kept, and not only those of the image.
         all_stages: bool,
+        /// How layers are compressed.
+        packing: Packing,
     },
     /// A kind of place that kiln has nothing to do with.
     Elsewhere(String),
@@ -44,7 +47,7 @@ impl CacheSpecError {
     pub fn hint(&self) -> Option<String> {
         let usual = match self.flag {
             FROM => "it is type=local,src=DIR",
-            _ => "it is type=local,dest=DIR[,mode=min|max]",
+            _ => "it is type=local,dest=DIR[,mode=min|max][,compression=gzip|zstd]",
         };
         Some(self.hint.clone().unwrap_or_else(|| usual.to_owned()))
     }
@@ -188,9 +191,15 @@ impl CacheTo {
                 return Err(error(TO, text, reason, None));
             }
         };
+        let wrong = |reason: String| error(TO, text, reason, None);
+        let level = given.value("compression-level").map(str::parse).transpose();
+        let level = level.map_err(|_| wrong("compression-level is no number".to_owned()))?;
+        let forced = matches!(given.value("force-compression"), Some("true" | "1"));
+        let packing = Packing::new(given.value("compression"), level, forced);
         Ok(CacheTo::Local {
             dest: given.directory(TO, text, "dest")?,
             all_stages,
+            packing: packing.map_err(|error| wrong(error.to_string()))?,
         })
     }
 }
@@ -206,7 +215,9 @@ mod tests {
             Ok(CacheFrom::Local("/c".into()))
         );
         let to = |text: &str| match CacheTo::parse(text).unwrap() {
-            CacheTo::Local { dest, all_stages } => (dest, all_stages),
+            CacheTo::Local {
+                dest, all_stages, ..
+            } => (dest, all_stages),
             other => panic!("{other:?}"),
         };
         assert_eq!(to("type=local,dest=c"), ("c".into(), false));
@@ -241,7 +252,7 @@ mod tests {
         assert_eq!(
             wrong(CacheTo::parse("type=local")),
             "invalid --cache-to \"type=local\": dest is missing / \
-             it is type=local,dest=DIR[,mode=min|max]"
+             it is type=local,dest=DIR[,mode=min|max][,compression=gzip|zstd]"
         );
         assert_eq!(
             wrong(CacheTo::parse("type=local,dst=x")),
@@ -251,7 +262,7 @@ mod tests {
         assert_eq!(
             wrong(CacheTo::parse("type=local,dest=x,mode=all")),
             "invalid --cache-to \"type=local,dest=x,mode=all\": mode=all is neither min nor max / \
-             it is type=local,dest=DIR[,mode=min|max]"
+             it is type=local,dest=DIR[,mode=min|max][,compression=gzip|zstd]"
         );
         assert_eq!(
             CacheFrom::parse("type=local,dest=x")

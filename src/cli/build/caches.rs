@@ -22,10 +22,16 @@ pub(super) fn sources(texts: &[String]) -> Result<Vec<PathBuf>> {
 pub(super) fn destinations(texts: &[String]) -> Result<Vec<CarriedTo>> {
     let mut directories = Vec::new();
     for text in texts {
-        if let CacheTo::Local { dest, all_stages } = CacheTo::parse(text)? {
+        if let CacheTo::Local {
+            dest,
+            all_stages,
+            packing,
+        } = CacheTo::parse(text)?
+        {
             directories.push(CarriedTo {
                 directory: dest,
                 all_stages,
+                packing,
             });
         }
     }
