@@ -364,3 +364,23 @@ fn termination_ends_the_command_and_cleans_up() {
     let left = std::fs::read_dir(kiln.store().join("tmp")).unwrap().count();
     assert_eq!(left, 0);
 }
+
+#[test]
+fn what_follows_the_image_is_never_a_flag_of_kiln() {
+    let kiln = Kiln::new();
+    let image = Registry::shared().busybox();
+    let said = |arguments: &[&str]| {
+        let run = [&["run", "--rm"], arguments].concat();
+        kiln.run(run).ok().stdout()
+    };
+    // -c is a flag of docker's for processors, -v and --rm are kiln's own.
+    assert_eq!(
+        said(&["--entrypoint", "sh", &image, "-c", "echo yes"]),
+        "yes\n"
+    );
+    assert_eq!(
+        said(&["--entrypoint", "echo", &image, "-v", "--rm", "--name=x"]),
+        "-v --rm --name=x\n"
+    );
+    assert_eq!(said(&["--", &image, "echo", "x"]), "x\n");
+}

@@ -124,11 +124,10 @@ pub(in crate::cli) struct SettingsArguments {
     /// Print help
     #[arg(long, action = clap::ArgAction::Help)]
     help: Option<bool>,
-    /// The image
-    image: String,
-    /// The command, in place of the image's
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    command: Vec<String>,
+    /// The image, and the command in place of the image's: what follows the image is never
+    /// taken for a flag of kiln
+    #[arg(required = true, trailing_var_arg = true, value_names = ["IMAGE", "COMMAND"])]
+    image_and_command: Vec<String>,
 }
 
 /// `--network`.
@@ -180,7 +179,7 @@ impl SettingsArguments {
             Wanted {
                 name: &self.name,
                 image,
-                image_name: &self.image,
+                image_name: self.image(),
                 stack: &stack,
                 settings: self.settings(&config.config, mounts)?,
             },
@@ -197,7 +196,7 @@ impl SettingsArguments {
         mounts: Vec<ContainerMount>,
     ) -> Result<ContainerSettings> {
         let (entrypoint, command) =
-            container::command_line(config, self.entrypoint.as_deref(), &self.command);
+            container::command_line(config, self.entrypoint.as_deref(), self.command());
         if entrypoint.is_empty() && command.is_empty() {
             return Err(CliError::message("the image has no command")
                 .hinted("give one: kiln run IMAGE COMMAND"));
@@ -316,6 +315,14 @@ impl SettingsArguments {
         Ok(by_target.into_values().collect())
     }
 
+    fn image(&self) -> &str {
+        self.image_and_command.first().map_or("", String::as_str)
+    }
+
+    fn command(&self) -> &[String] {
+        self.image_and_command.get(1..).unwrap_or_default()
+    }
+
     /// Returns an image of the store, else pulls it.
     fn find_or_pull(
         &self,
@@ -323,7 +330,7 @@ impl SettingsArguments {
     ) -> Result<(crate::image::Digest, ImageConfig, Stack)> {
         let platform = session::platform(self.platform.as_deref())?;
         if self.pull != PullChoice::Always {
-            match workshop.store.find(&self.image) {
+            match workshop.store.find(self.image()) {
                 Ok(image) => {
                     if let Some(stack) = workshop.store.stack(&image.config.rootfs.diff_ids)? {
                         return Ok((image.id, image.config, stack));
@@ -333,7 +340,7 @@ impl SettingsArguments {
                 Err(error) => return Err(error.into()),
             }
         }
-        let reference: Reference = self.image.parse()?;
+        let reference: Reference = self.image().parse()?;
         let client = workshop.client(false)?;
         let any = self.platform.is_some();
         let is_known = self.pull == PullChoice::Always;
@@ -343,7 +350,7 @@ impl SettingsArguments {
                     message: format!("{} is not in the store: pulling it", reference.familiar()),
                 });
             }
-            transfer::pull_named(transfer, &client, &self.image, &platform, any)
+            transfer::pull_named(transfer, &client, self.image(), &platform, any)
         })?;
         Ok((pulled.id, pulled.config, pulled.stack))
     }
