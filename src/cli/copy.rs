@@ -4,10 +4,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::connection::{Connection, DigestFile, contradiction};
+use super::packing::RepackingFlags;
 use super::place::Place;
 use super::session::{self, Workshop};
 use super::{Result, output_line};
-use crate::copy::{CopyError, Plan, Which};
+use crate::copy::{Changes, Plan, Which};
 use crate::ui;
 
 /// Arguments of `kiln copy`.
@@ -29,8 +30,10 @@ pub(super) struct Arguments {
     /// What of an index
     #[arg(long, value_parser = ["system", "all"], conflicts_with = "all", hide = true)]
     multi_arch: Option<String>,
+    #[command(flatten)]
+    packing: RepackingFlags,
     /// Digests stay anyway
-    #[arg(long, hide = true)]
+    #[arg(long, hide = true, conflicts_with = "compression")]
     preserve_digests: bool,
     /// Say nothing but the digest
     #[arg(short, long)]
@@ -68,6 +71,15 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
             "leave one of them out",
         ));
     }
+    let packing = arguments.packing.packing()?;
+    if let (Some(_), Place::Registry(name)) = (packing.asked_for(), &destination)
+        && name.digest().is_some()
+    {
+        return Err(contradiction(
+            "an image that is compressed anew has another digest than its name says",
+            "leave the digest out of the destination, or --compression",
+        ));
+    }
     let platform = session::platform(arguments.platform.as_deref())?;
     let which = match all {
         true => Which::All,
@@ -80,10 +92,14 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
     let to = connection.client_for(&workshop, arguments.dest_tls_verify)?;
     let whole = all || arguments.platform.is_some();
     let digest = workshop.transfer(arguments.quiet, arguments.progress, |transfer| {
-        let origin = source.origin(transfer, &from, whole)?;
-        let plan = Plan::make(origin.as_ref(), &which)?;
-        destination.take(transfer, &to, &plan, origin.as_ref(), &platform)?;
-        Ok::<_, CopyError>(plan.root()?.descriptor.digest.clone())
+        let origin = source.origin(transfer, &from, whole, &packing)?;
+        let mut plan = Plan::make(origin.as_ref(), &which)?;
+        let changes = Changes {
+            compressor: packing.asked_for(),
+            ..Changes::default()
+        };
+        plan.change(origin.as_ref(), changes)?;
+        destination.take(transfer, &to, &plan, origin.as_ref(), &platform)
     })?;
     arguments.digestfile.write(&digest)?;
     match arguments.quiet {

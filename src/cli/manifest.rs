@@ -9,6 +9,7 @@ use super::session::{self, Workshop};
 use super::{CliError, Result, output_line};
 use crate::copy::{CopyError, ListOrigin, ManifestList, Plan, Which};
 use crate::image::{Digest, EntryChanges, Platform, Reference};
+use crate::transfer::{Packing, manifest_of};
 use crate::ui;
 
 /// Arguments of `kiln manifest`.
@@ -257,7 +258,7 @@ fn add_images(
             }
         };
         let digests = workshop.transfer(true, ui::Mode::Quiet, |transfer| {
-            let origin = place.origin(transfer, &client, all)?;
+            let origin = place.origin(transfer, &client, all, &Packing::default())?;
             list.add(origin.as_ref(), all, &Platform::host(), source)
         })?;
         added.extend(digests);
@@ -328,11 +329,7 @@ fn entry(workshop: &Workshop, list: &ManifestList, text: &str) -> Result<Digest>
             .ok()
             .map(|image| {
                 workshop.transfer(true, ui::Mode::Quiet, |transfer| {
-                    crate::transfer::manifest_of(
-                        transfer,
-                        &image,
-                        &crate::transfer::Packing::default(),
-                    )
+                    manifest_of(transfer, &image, &Packing::default())
                 })
             })
             .transpose()?
@@ -413,7 +410,8 @@ fn inspect(arguments: &Inspect, root: Option<PathBuf>) -> Result<ExitCode> {
         place => place,
     };
     let document = workshop.transfer(true, ui::Mode::Quiet, |transfer| {
-        place.origin(transfer, &client, true)?.root()
+        let packing = Packing::default();
+        place.origin(transfer, &client, true, &packing)?.root()
     })?;
     let document: serde_json::Value = serde_json::from_slice(&document.bytes)?;
     output_line(&serde_json::to_string_pretty(&document)?)?;

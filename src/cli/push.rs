@@ -8,7 +8,7 @@ use super::packing::PackingFlags;
 use super::place::Place;
 use super::session::Workshop;
 use super::{CliError, Result, output_line};
-use crate::copy::{CopyError, Plan, StoreOrigin, Which};
+use crate::copy::{Changes, CopyError, Plan, StoreOrigin, Which};
 use crate::image::{Descriptor, Platform, Reference};
 use crate::store::RefRecord;
 use crate::transfer::{self, Packing, Transfer};
@@ -94,10 +94,18 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
             (None, name) => Place::Registry(name.map_err(crate::store::StoreError::from)?),
             (Some(place), _) => place,
         };
-        let origin = here.origin(transfer, &client, which.is_some())?;
+        let origin = here.origin(transfer, &client, which.is_some(), &packing)?;
         let which = which.unwrap_or_else(|| Which::Platform(Platform::host()));
-        let plan = Plan::make(origin.as_ref(), &which)?;
-        place.take(transfer, &client, &plan, origin.as_ref(), &Platform::host())?;
+        let mut plan = Plan::make(origin.as_ref(), &which)?;
+        if which == Which::All {
+            let changes = Changes {
+                compressor: packing.asked_for(),
+                ..Changes::default()
+            };
+            plan.change(origin.as_ref(), changes)?;
+        }
+        let host = Platform::host();
+        let digest = place.take(transfer, &client, &plan, origin.as_ref(), &host)?;
         if let (Place::Registry(_), None, Some(record), Which::All) =
             (&place, &arguments.destination, known, which)
         {
@@ -107,7 +115,7 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
                 ..record
             })?;
         }
-        Ok::<_, CopyError>(plan.root()?.descriptor.digest.clone())
+        Ok::<_, CopyError>(digest)
     })?;
     arguments.digestfile.write(&digest)?;
     if arguments.quiet {
