@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::connection::{Connection, DigestFile, contradiction};
+use super::connection::{Connection, DigestFile, Side, contradiction};
 use super::packing::RepackingFlags;
 use super::place::Place;
 use super::session::{self, Workshop};
@@ -45,6 +45,24 @@ pub(super) struct Arguments {
     digestfile: DigestFile,
     #[command(flatten)]
     connection: Connection,
+    /// Who you are at the registry of the source, for this command only
+    #[arg(long, value_name = "USER[:PASSWORD]")]
+    src_creds: Option<String>,
+    /// Who you are at the registry of the destination
+    #[arg(long, value_name = "USER[:PASSWORD]")]
+    dest_creds: Option<String>,
+    /// Credentials of the source
+    #[arg(long, value_name = "FILE", hide = true)]
+    src_authfile: Option<PathBuf>,
+    /// Credentials of the destination
+    #[arg(long, value_name = "FILE", hide = true)]
+    dest_authfile: Option<PathBuf>,
+    /// Certificates of the source
+    #[arg(long, value_name = "DIR", hide = true)]
+    src_cert_dir: Option<PathBuf>,
+    /// Certificates of the destination
+    #[arg(long, value_name = "DIR", hide = true)]
+    dest_cert_dir: Option<PathBuf>,
     /// Whether certificates of the source are checked
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide = true)]
     src_tls_verify: Option<bool>,
@@ -88,8 +106,22 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
     arguments.digestfile.probe()?;
     let workshop = Workshop::enter(root)?;
     let connection = &arguments.connection;
-    let from = connection.client_for(&workshop, arguments.src_tls_verify)?;
-    let to = connection.client_for(&workshop, arguments.dest_tls_verify)?;
+    let from = Side {
+        connection,
+        creds: ("--src-creds", arguments.src_creds.as_deref()),
+        tls_verify: arguments.src_tls_verify,
+        cert_dir: arguments.src_cert_dir.as_ref(),
+        authfile: arguments.src_authfile.as_ref(),
+    };
+    let to = Side {
+        connection,
+        creds: ("--dest-creds", arguments.dest_creds.as_deref()),
+        tls_verify: arguments.dest_tls_verify,
+        cert_dir: arguments.dest_cert_dir.as_ref(),
+        authfile: arguments.dest_authfile.as_ref(),
+    };
+    let from = from.client(&workshop, source.in_registry())?;
+    let to = to.client(&workshop, destination.in_registry())?;
     let whole = all || arguments.platform.is_some();
     let digest = workshop.transfer(arguments.quiet, arguments.progress, |transfer| {
         let origin = source.origin(transfer, &from, whole, &packing)?;

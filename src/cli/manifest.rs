@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::connection::{Connection, DigestFile};
+use super::connection::{Access, DigestFile};
 use super::place::{self, Place};
 use super::session::{self, Workshop};
 use super::{CliError, Result, output_line};
@@ -57,7 +57,7 @@ struct Create {
     #[arg(long, value_name = "KEY=VALUE")]
     annotation: Vec<String>,
     #[command(flatten)]
-    connection: Connection,
+    access: Access,
 }
 
 /// `manifest add`.
@@ -74,7 +74,7 @@ struct Add {
     #[command(flatten)]
     changes: Changes,
     #[command(flatten)]
-    connection: Connection,
+    access: Access,
 }
 
 /// `manifest annotate`.
@@ -130,7 +130,7 @@ struct Inspect {
     /// A list, or a name in a registry
     name: String,
     #[command(flatten)]
-    connection: Connection,
+    access: Access,
 }
 
 /// `manifest push`.
@@ -155,7 +155,7 @@ struct Push {
     #[command(flatten)]
     digestfile: DigestFile,
     #[command(flatten)]
-    connection: Connection,
+    access: Access,
 }
 
 /// `manifest remove`.
@@ -241,12 +241,16 @@ fn add_images(
     list: &mut ManifestList,
     images: &[String],
     all: bool,
-    connection: &Connection,
+    access: &Access,
 ) -> Result<Vec<Digest>> {
-    let client = connection.client(workshop)?;
+    let places = images.iter().map(|image| place::find(workshop, image));
+    let places = places.collect::<Result<Vec<Place>>>()?;
+    let names: Vec<String> = (places.iter().filter_map(Place::in_registry))
+        .map(ToString::to_string)
+        .collect();
+    let client = access.client_of(workshop, names.iter().map(String::as_str))?;
     let mut added = Vec::new();
-    for image in images {
-        let place = place::find(workshop, image)?;
+    for (image, place) in images.iter().zip(places) {
         let source = match &place {
             Place::Registry(name) => Some(name),
             Place::Store(_) => None,
@@ -286,7 +290,7 @@ fn create(arguments: &Create, root: Option<PathBuf>) -> Result<ExitCode> {
     };
     list.index.annotate_all(&annotations);
     let (images, all) = (&arguments.images, arguments.all);
-    add_images(&workshop, &mut list, images, all, &arguments.connection)?;
+    add_images(&workshop, &mut list, images, all, &arguments.access)?;
     list.save(store)?;
     output_line(&format!("Created manifest list {}", name.familiar()))?;
     Ok(ExitCode::SUCCESS)
@@ -300,7 +304,7 @@ fn add(arguments: &Add, root: Option<PathBuf>) -> Result<ExitCode> {
     let _changing = store.lock_lists()?;
     let mut list = open(store, &name)?;
     let (images, all) = (&arguments.images, arguments.all);
-    let added = add_images(&workshop, &mut list, images, all, &arguments.connection)?;
+    let added = add_images(&workshop, &mut list, images, all, &arguments.access)?;
     for digest in &added {
         list.index.annotate(digest, &changes);
     }
@@ -401,7 +405,6 @@ fn exists(arguments: &Exists, root: Option<PathBuf>) -> Result<ExitCode> {
 
 fn inspect(arguments: &Inspect, root: Option<PathBuf>) -> Result<ExitCode> {
     let workshop = Workshop::enter(root)?;
-    let client = arguments.connection.client(&workshop)?;
     // A list is shown as it is here; of an image, the manifest that its registry has.
     let place = match Place::parse(&arguments.name)? {
         Place::Registry(name) if workshop.store.list(&name)?.is_some() => {
@@ -409,6 +412,7 @@ fn inspect(arguments: &Inspect, root: Option<PathBuf>) -> Result<ExitCode> {
         }
         place => place,
     };
+    let client = arguments.access.client_at(&workshop, place.in_registry())?;
     let document = workshop.transfer(true, ui::Mode::Quiet, |transfer| {
         let packing = Packing::default();
         place.origin(transfer, &client, true, &packing)?.root()
@@ -426,7 +430,9 @@ fn push(arguments: &Push, root: Option<PathBuf>) -> Result<ExitCode> {
     };
     arguments.digestfile.probe()?;
     let workshop = Workshop::enter(root)?;
-    let client = arguments.connection.client(&workshop)?;
+    let client = arguments
+        .access
+        .client_at(&workshop, destination.in_registry())?;
     let store = &workshop.store;
     let record = store.list(&name)?.ok_or_else(|| no_list(&name))?;
     let digest = record.index.clone();

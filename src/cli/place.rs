@@ -87,6 +87,14 @@ impl Place {
         })
     }
 
+    /// Returns its name, where it is in a registry.
+    pub(super) fn in_registry(&self) -> Option<&Reference> {
+        match self {
+            Place::Registry(name) => Some(name),
+            _ => None,
+        }
+    }
+
     /// Opens the place as an origin. With `whole`, a name of the store stands for its index;
     /// without, layers of the store are compressed as `packing` asks.
     ///

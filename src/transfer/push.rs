@@ -359,6 +359,7 @@ fn is_final(error: &RegistryError) -> bool {
             | Reason::ClientCertificate
             | Reason::CertificateFile(_)
             | Reason::NotTls
+            | Reason::TokenServer { .. }
             | Reason::Proxy(_)
             | Reason::Credentials(_)
     )
