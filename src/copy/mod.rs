@@ -5,6 +5,7 @@
 //! several at once, and each document after what it refers to: whoever finds one finds all
 //! of it.
 
+mod describe;
 mod error;
 mod files;
 mod list;
@@ -17,6 +18,7 @@ use std::io::Read;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+pub use describe::describe;
 pub use error::CopyError;
 pub use files::{FileOrigin, Files};
 pub use list::{ListOrigin, ManifestList};

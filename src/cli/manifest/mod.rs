@@ -1,13 +1,16 @@
 //! `kiln manifest …`: indexes, which are one name for the images of several platforms.
 
+mod inspect;
+mod push;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::connection::{Access, DigestFile};
+use super::connection::Access;
 use super::place::{self, Place};
 use super::session::{self, Workshop};
 use super::{CliError, Result, output_line};
-use crate::copy::{CopyError, ListOrigin, ManifestList, Plan, Which};
+use crate::copy::ManifestList;
 use crate::image::{Digest, EntryChanges, Platform, Reference};
 use crate::transfer::{Packing, manifest_of};
 use crate::ui;
@@ -31,9 +34,9 @@ enum Command {
     /// End with 0 where there is a list of that name, else with 1
     Exists(Exists),
     /// Show a list, or what a name stands for in its registry
-    Inspect(Inspect),
+    Inspect(inspect::Arguments),
     /// Upload a list, and its images where they are not there
-    Push(Push),
+    Push(push::Arguments),
     /// Remove an image from a list
     Remove(Remove),
     /// Remove lists
@@ -124,40 +127,6 @@ struct Exists {
     list: String,
 }
 
-/// `manifest inspect`.
-#[derive(clap::Args)]
-struct Inspect {
-    /// A list, or a name in a registry
-    name: String,
-    #[command(flatten)]
-    access: Access,
-}
-
-/// `manifest push`.
-#[derive(clap::Args)]
-struct Push {
-    /// The name of the list
-    list: String,
-    /// Where it goes [default: to the registry, under its name]
-    destination: Option<String>,
-    /// Images go too anyway
-    #[arg(long, hide = true)]
-    all: bool,
-    /// Remove the list when it has been uploaded
-    #[arg(short, long, visible_alias = "rm")]
-    purge: bool,
-    /// Show no progress
-    #[arg(short, long)]
-    quiet: bool,
-    /// How progress is shown
-    #[arg(long, value_enum, default_value_t = ui::Mode::Auto)]
-    progress: ui::Mode,
-    #[command(flatten)]
-    digestfile: DigestFile,
-    #[command(flatten)]
-    access: Access,
-}
-
 /// `manifest remove`.
 #[derive(clap::Args)]
 struct Remove {
@@ -182,8 +151,8 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
         Command::Annotate(arguments) => annotate(arguments, root),
         Command::Create(arguments) => create(arguments, root),
         Command::Exists(arguments) => exists(arguments, root),
-        Command::Inspect(arguments) => inspect(arguments, root),
-        Command::Push(arguments) => push(arguments, root),
+        Command::Inspect(arguments) => inspect::run(arguments, root),
+        Command::Push(arguments) => push::run(arguments, root),
         Command::Remove(arguments) => remove(arguments, root),
         Command::Rm(arguments) => rm(arguments, root),
     }
@@ -401,58 +370,6 @@ fn exists(arguments: &Exists, root: Option<PathBuf>) -> Result<ExitCode> {
         Some(_) => ExitCode::SUCCESS,
         None => ExitCode::FAILURE,
     })
-}
-
-fn inspect(arguments: &Inspect, root: Option<PathBuf>) -> Result<ExitCode> {
-    let workshop = Workshop::enter(root)?;
-    // A list is shown as it is here; of an image, the manifest that its registry has.
-    let place = match Place::parse(&arguments.name)? {
-        Place::Registry(name) if workshop.store.list(&name)?.is_some() => {
-            Place::Store(arguments.name.clone())
-        }
-        place => place,
-    };
-    let client = arguments.access.client_at(&workshop, place.in_registry())?;
-    let document = workshop.transfer(true, ui::Mode::Quiet, |transfer| {
-        let packing = Packing::default();
-        place.origin(transfer, &client, true, &packing)?.root()
-    })?;
-    let document: serde_json::Value = serde_json::from_slice(&document.bytes)?;
-    output_line(&serde_json::to_string_pretty(&document)?)?;
-    Ok(ExitCode::SUCCESS)
-}
-
-fn push(arguments: &Push, root: Option<PathBuf>) -> Result<ExitCode> {
-    let name = list_name(&arguments.list)?;
-    let destination = match &arguments.destination {
-        Some(text) => Place::parse(text)?,
-        None => Place::Registry(name.clone()),
-    };
-    arguments.digestfile.probe()?;
-    let workshop = Workshop::enter(root)?;
-    let client = arguments
-        .access
-        .client_at(&workshop, destination.in_registry())?;
-    let store = &workshop.store;
-    let record = store.list(&name)?.ok_or_else(|| no_list(&name))?;
-    let digest = record.index.clone();
-    workshop.transfer(arguments.quiet, arguments.progress, |transfer| {
-        let origin = ListOrigin::new(store, &client, record);
-        let plan = Plan::make(&origin, &Which::All)?;
-        if plan.manifests.is_empty() {
-            return Err(CopyError::Refused {
-                text: format!("the manifest list {} is empty", name.familiar()),
-                hint: format!("add images: kiln manifest add {} IMAGE", name.familiar()),
-            });
-        }
-        destination.take(transfer, &client, &plan, &origin, &Platform::host())
-    })?;
-    if arguments.purge {
-        store.remove_list(&name)?;
-    }
-    arguments.digestfile.write(&digest)?;
-    output_line(&digest.to_string())?;
-    Ok(ExitCode::SUCCESS)
 }
 
 fn rm(arguments: &Rm, root: Option<PathBuf>) -> Result<ExitCode> {
