@@ -10,6 +10,7 @@
 mod attached;
 mod builder;
 pub mod capability;
+mod compile;
 mod error;
 pub mod features;
 mod host;
