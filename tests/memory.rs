@@ -6,5 +6,5 @@ use support::assert_large_layers_pass;
 
 #[test]
 fn layers_larger_than_the_limit_pass_through_all_that_is_done_with_images() {
-    assert_large_layers_pass(96, 64);
+    assert_large_layers_pass(96, 80);
 }

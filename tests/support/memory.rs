@@ -38,6 +38,10 @@ pub fn assert_large_layers_pass(mebibytes: u64, limit: i64) {
     from.run(["tag", "test", &name]).ok();
     from.run(["push", "-q", &name]).ok();
     note("push");
+    let packed = registry.reference("packed:1");
+    let copy = ["copy", "-q", "--compression", "zstd", &name, &packed];
+    from.run(copy).ok();
+    note("copy");
     let id = from.run(["images", "-q", "--no-trunc", "test"]).ok().line();
     drop(from);
 
