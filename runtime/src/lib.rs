@@ -21,6 +21,7 @@ mod spec;
 mod step;
 pub mod subid;
 pub mod sys;
+mod visitor;
 
 pub use attached::Attached;
 pub use builder::Builder;
@@ -30,3 +31,4 @@ pub use host::{HostCommand, HostHelper, HostProcess, OUTPUT_LIMIT, Output};
 pub use overlay::{Layers, Overlay, OverlayKind, Upper, mount_directory, mount_file, mount_tmpfs};
 pub use spec::{Addition, Create, Mount, Network, Spec, Stdio, User, WindowSize};
 pub use step::{Exit, Killer, Step};
+pub use visitor::Visitor;

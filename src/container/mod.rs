@@ -7,14 +7,16 @@ mod changes;
 mod commit;
 mod copy;
 mod exec;
+mod inside;
 mod mounts;
 mod names;
 mod start;
 
 pub use changes::{Changed, changed};
 pub use commit::{CommitOptions, commit};
-pub use copy::{Found, copy_in, extract_in, find};
+pub use copy::{Found, Source, Target, find};
 pub use exec::{ExecRequest, exec};
+pub use inside::Inside;
 pub use start::{Started, exit_code_of, start};
 
 use crate::image::{Digest, RunConfig};
@@ -70,6 +72,14 @@ pub enum ContainerError {
         /// The container.
         name: String,
     },
+    /// What a process in the container could not do.
+    #[error("{error}")]
+    Inside {
+        /// What it says.
+        error: String,
+        /// What a person can do about it.
+        hint: Option<String>,
+    },
     /// A file operation.
     #[error("{0}")]
     Io(#[from] std::io::Error),
@@ -95,6 +105,7 @@ impl ContainerError {
                 std::io::ErrorKind::NotFound => Some("it must exist".to_owned()),
                 _ => None,
             },
+            ContainerError::Inside { hint, .. } => hint.clone(),
             ContainerError::Io(error) => crate::layer::space_hint(error),
         }
     }

@@ -415,6 +415,37 @@ pub(crate) fn receive(
     Ok((message.bytes, fd.map(own)))
 }
 
+/// Closes all descriptors but the first three and one more, in a child that drops none of their
+/// owners.
+pub(crate) fn close_all_but(kept: BorrowedFd<'_>) {
+    let kept = kept.as_raw_fd() as u32;
+    let close = |first: u32, last: u32| {
+        // SAFETY: closes descriptors, touches no memory; the caller is a child that never
+        // returns, so that no owner uses or closes them again.
+        first <= last && unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } != 0
+    };
+    if close(3, kept - 1) | close(kept + 1, u32::MAX) {
+        // Linux before 5.9: one by one.
+        for fd in (3..65536).filter(|fd| *fd != kept as RawFd) {
+            close_in_child(fd);
+        }
+    }
+}
+
+/// Lets nobody trace this process or look into it who has no power over the host's processes.
+pub(crate) fn become_opaque() -> Result<(), Errno> {
+    // SAFETY: integers only.
+    check(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0) }.into())?;
+    Ok(())
+}
+
+/// Asks to be killed when the thread ends that forked this process.
+pub(crate) fn die_with_forker() -> Result<(), Errno> {
+    // SAFETY: integers only.
+    check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) }.into())?;
+    Ok(())
+}
+
 /// Closes a descriptor that a clone has a copy of and no use for.
 pub(crate) fn close_in_child(fd: RawFd) {
     // SAFETY: called in the child alone, which drops nothing: no owner will close it again.
