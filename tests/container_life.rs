@@ -3,14 +3,12 @@
 mod support;
 
 use std::fs;
-use std::process::{Child, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::Child;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use support::{Kiln, Registry};
+use support::{Kiln, wait_until};
 
 /// Returns a column of all containers, by their names.
 fn column(kiln: &Kiln, field: &str) -> Vec<String> {
@@ -252,14 +250,13 @@ fn prune_removes_stopped_containers_and_then_what_only_they_had() {
 fn killed_kiln_takes_its_container_along_which_is_exited_then_and_starts_again() {
     let (kiln, image) = Kiln::with_busybox();
     let script = "echo start >> /log; cat /log; exec sleep 300";
-    let mut child = kiln.start(&["run", "--name", "one", &image, "sh", "-c", script]);
-    wait_until("the container", || {
-        column(&kiln, "State") == ["one running"]
-    });
-    let pid = kiln
-        .run(["inspect", "-f", "{{.State.Pid}}", "one"])
-        .ok()
-        .line();
+    let mut child = kiln.start(["run", "--name", "one", &image, "sh", "-c", script]);
+    let pid = || {
+        let shown = kiln.run(["inspect", "-f", "{{.State.Pid}}", "one"]);
+        shown.stdout().trim().parse::<u32>().unwrap_or(0)
+    };
+    wait_until("the container", || pid() != 0);
+    let pid = pid();
     kill(Pid::from_raw(child.id() as i32), Signal::SIGKILL).unwrap();
     child.wait().unwrap();
     assert_eq!(column(&kiln, "Status"), ["one Exited (137)"]);
@@ -273,7 +270,7 @@ fn killed_kiln_takes_its_container_along_which_is_exited_then_and_starts_again()
         kiln.run(["logs", "one"]).ok().stdout() == "start\nstart\n"
     });
     // With --rm, nothing stays of a killed one: the next kiln sees to that.
-    let mut child = kiln.start(&["run", "--rm", "--name", "two", &image, "sleep", "300"]);
+    let mut child = kiln.start(["run", "--rm", "--name", "two", &image, "sleep", "300"]);
     wait_until("the container", || column(&kiln, "State").len() == 2);
     wait_until("its start", || column(&kiln, "State")[1] == "two running");
     kill(Pid::from_raw(child.id() as i32), Signal::SIGKILL).unwrap();
@@ -287,9 +284,7 @@ fn of_two_starts_at_once_one_wins() {
     let (kiln, image) = Kiln::with_busybox();
     kiln.run(["create", "--name", "one", &image, "sleep", "1"])
         .ok();
-    let starts: Vec<Child> = (0..4)
-        .map(|_| kiln.start(&["start", "-a", "one"]))
-        .collect();
+    let starts: Vec<Child> = (0..4).map(|_| kiln.start(["start", "-a", "one"])).collect();
     let mut codes: Vec<_> = starts
         .into_iter()
         .map(|child| {
@@ -344,7 +339,7 @@ fn wait_knows_the_exit_code_of_a_container_that_goes_with_its_end() {
         "run", "-d", "--rm", "--name", "one", &image, "sh", "-c", script,
     ];
     kiln.run(arguments).ok();
-    let waiting = kiln.start(&["wait", "one"]);
+    let waiting = kiln.start(["wait", "one"]);
     kiln.run(["exec", "one", "touch", "/dev/shm/go"]).ok();
     let output = waiting.wait_with_output().unwrap();
     assert_eq!(String::from_utf8(output.stdout).unwrap(), "9\n");
@@ -385,7 +380,7 @@ fn command_that_can_t_start_in_the_background_is_said_and_gives_its_code() {
 fn signal_goes_to_a_command_that_has_a_handler() {
     let (kiln, image) = Kiln::with_busybox();
     let script = "trap 'echo bye; exit 7' INT; echo up; while :; do sleep 0.05; done";
-    let mut child = kiln.start(&["run", "--rm", &image, "sh", "-c", script]);
+    let mut child = kiln.start(["run", "--rm", &image, "sh", "-c", script]);
     let mut up = [0; 3];
     std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut up).unwrap();
     kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).unwrap();

@@ -5,7 +5,7 @@ mod support;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 
-use support::{Kiln, Registry};
+use support::Kiln;
 
 fn shell(kiln: &Kiln, options: &[&str], image: &str, script: &str) -> support::Output {
     let command = [image, "sh", "-c", script];

@@ -6,7 +6,7 @@ use std::os::unix::process::ExitStatusExt;
 
 use nix::sys::signal::Signal;
 
-use support::{Console, Kiln, Registry};
+use support::{Console, Kiln};
 
 fn console(kiln: &Kiln, arguments: &[&str]) -> Console {
     Console::start(&kiln.command(arguments))

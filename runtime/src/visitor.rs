@@ -131,11 +131,7 @@ fn tell(socket: &UnixStream, errno: u8, root: Option<BorrowedFd<'_>>) -> Result<
 /// Makes this process root of a step, and returns the step's root directory.
 fn join(step: i32) -> Result<OwnedFd, Errno> {
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let null = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())?;
-    nix::unistd::dup2_stdin(&null)?;
-    nix::unistd::dup2_stdout(&null)?;
-    nix::unistd::dup2_stderr(&null)?;
-    drop(null);
+    process::use_no_stdio()?;
     let target = process::open_process(step)?;
     let descriptors = open("/proc/self/fd", flags, Mode::empty())?;
     process::become_opaque()?;

@@ -7,7 +7,8 @@ use super::attach::{self, Attachment, SignalTarget};
 use super::container::settings::{lines, variable};
 use super::start::{kiln_failed, not_started};
 use super::{Result, detach, interrupt, session};
-use crate::container::{self, ExecRequest};
+use crate::container::{self, ContainerError, ExecRequest};
+use crate::store::ContainerState;
 
 /// Arguments of `kiln exec`.
 #[derive(clap::Args)]
@@ -72,6 +73,9 @@ fn exec(
     env.extend(arguments.env.iter().cloned());
     let store = session::open_store(root)?;
     let container = store.find_container(&arguments.container)?;
+    if container.state == ContainerState::Paused {
+        return Err(ContainerError::Paused(container.record.name).into());
+    }
     let (store, builder, ()) = session::join(store, &container, || Ok(()))?;
     let (stdio, streams) = match detached {
         None => attachment.open().map_err(kiln_failed)?,

@@ -10,6 +10,7 @@ mod exec;
 mod inside;
 mod mounts;
 mod names;
+mod pause;
 mod start;
 
 pub use changes::{Changed, changed};
@@ -17,6 +18,7 @@ pub use commit::{CommitOptions, commit};
 pub use copy::{Found, Source, Target, find};
 pub use exec::{ExecRequest, exec};
 pub use inside::Inside;
+pub use pause::{hold_still, pause, unpause};
 pub use start::{Started, exit_code_of, start};
 
 use crate::image::{Digest, RunConfig};
@@ -50,6 +52,20 @@ pub enum ContainerError {
     /// What needs one that does.
     #[error("container {0} is not running")]
     NotRunning(String),
+    /// What needs one that is not paused.
+    #[error("container {0} is paused")]
+    Paused(String),
+    /// What needs one that is.
+    #[error("container {0} is not paused")]
+    NotPaused(String),
+    /// One whose processes can't be stopped.
+    #[error("cannot pause container {name}: {source}")]
+    NotStill {
+        /// Its name.
+        name: String,
+        /// Why not.
+        source: SandboxError,
+    },
     /// Processes of a start whose kiln was killed.
     #[error("processes of the last start of container {0} have not ended yet")]
     Lingering(String),
@@ -99,7 +115,11 @@ impl ContainerError {
             ),
             ContainerError::Running(name) => Some(format!("stop it first: kiln stop {name}")),
             ContainerError::NotRunning(name) => Some(format!("start it first: kiln start {name}")),
-            ContainerError::NoFile { .. } => None,
+            ContainerError::Paused(name) => {
+                Some(format!("let it go on first: kiln unpause {name}"))
+            }
+            ContainerError::NotStill { .. } => Some("try again".to_owned()),
+            ContainerError::NoFile { .. } | ContainerError::NotPaused(_) => None,
             ContainerError::Lingering(_) => Some("try again in a moment".to_owned()),
             ContainerError::Mount { source, .. } => match source.kind() {
                 std::io::ErrorKind::NotFound => Some("it must exist".to_owned()),

@@ -432,6 +432,52 @@ pub(crate) fn close_all_but(kept: BorrowedFd<'_>) {
     }
 }
 
+/// Puts /dev/null in the place of the first three descriptors.
+pub(crate) fn use_no_stdio() -> Result<(), Errno> {
+    use nix::fcntl::{OFlag, open};
+    let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC;
+    let null = open("/dev/null", flags, nix::sys::stat::Mode::empty())?;
+    nix::unistd::dup2_stdin(&null)?;
+    nix::unistd::dup2_stdout(&null)?;
+    nix::unistd::dup2_stderr(&null)
+}
+
+/// Sends a signal to all processes of a pid namespace but the first, whose pidfd it is, at once:
+/// by a process that joins it for that. Returns whether it lived to do so, since those in there
+/// may end it.
+pub(crate) fn signal_all_beside(first: BorrowedFd<'_>, signal: Signal) -> Result<bool, Errno> {
+    use std::io::Read;
+    let io = |error: std::io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO));
+    let (mut ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(io)?;
+    let (end, sync) = (ours.as_raw_fd(), theirs.as_raw_fd());
+    let namespaces = libc::CLONE_NEWUSER | libc::CLONE_NEWPID;
+    // Who ignores it never learns how a child ended.
+    stop_ignoring(Signal::SIGCHLD);
+    clone_into_process(first, namespaces, end, sync, || {
+        // SAFETY: integers only. The parent of a process is 0 where it is none of the same pid
+        // namespace: so this one has left that of its caller, whose processes the signal must
+        // not reach.
+        let sent = unsafe {
+            libc::getppid() == 0
+                && (libc::kill(-1, signal as libc::c_int) == 0 || Errno::last() == Errno::ESRCH)
+        };
+        exit_now(i32::from(!sent))
+    })?;
+    drop(theirs);
+    let mut pid = [0; 4];
+    ours.read_exact(&mut pid).map_err(io)?;
+    let pid = i32::from_ne_bytes(pid);
+    if pid == 0 {
+        let mut failure = [0; super::child::Failure::SIZE];
+        ours.read_exact(&mut failure).map_err(io)?;
+        let failure = super::child::Failure::from_bytes(&failure);
+        return Err(Errno::from_raw(failure.errno));
+    }
+    use nix::sys::wait::{WaitStatus, waitpid};
+    let ended = waitpid(nix::unistd::Pid::from_raw(pid), None);
+    Ok(matches!(ended, Ok(WaitStatus::Exited(_, 0))))
+}
+
 /// Lets nobody trace this process or look into it who has no power over the host's processes.
 pub(crate) fn become_opaque() -> Result<(), Errno> {
     // SAFETY: integers only.
