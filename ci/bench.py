@@ -9,6 +9,7 @@ import platform
 import random
 import resource
 import shutil
+import signal
 import socket
 import statistics
 import subprocess
@@ -19,6 +20,7 @@ import time
 KILN, BASES, WORK = sys.argv[1], pathlib.Path(sys.argv[2]), pathlib.Path(sys.argv[3])
 ARGUMENTS = sys.argv[4:]
 SMOKE = "--smoke" in ARGUMENTS
+PROFILE = "--profile" in ARGUMENTS
 ROUNDS = 1 if SMOKE else 5
 # What takes ten seconds and more is known well enough after three.
 LONG_ROUNDS = 1 if SMOKE else 3
@@ -96,7 +98,7 @@ class Peer:
         self.verb = build
 
     def is_there(self):
-        return not SMOKE and shutil.which(self.name) is not None
+        return not (SMOKE or PROFILE) and shutil.which(self.name) is not None
 
     def build(self, context, *arguments, name="bench"):
         return run([*self.command, self.verb, "--isolation", "chroot", "--format", "oci",
@@ -128,7 +130,7 @@ def remove(*paths):
     """Removes trees, what subordinate ids own in them too."""
     paths = [path for path in paths if path.exists()]
     if paths:
-        run(["unshare", "-r", "--map-auto", "rm", "-rf", *paths])
+        subprocess.run(["unshare", "-r", "--map-auto", "rm", "-rf", *paths], check=True)
 
 
 # ---- what is right --------------------------------------------------------------------------
@@ -596,6 +598,41 @@ def measure(name):
     return row
 
 
+def profile(name):
+    """Samples what kiln alone does in a row, and prints where most of the time goes."""
+    remove(*(path for path in WORK.iterdir() if path.name not in ("many", "policy.json", "log")))
+    SCRATCH.mkdir()
+    contenders = ROWS[name][3]()
+    how, end = contenders["kiln"], contenders.get("end")
+    function = how[0] if isinstance(how, tuple) else how
+    data = WORK / "perf.data"
+    # The whole machine: to follow one process and its children slows each fork tenfold.
+    perf = subprocess.Popen(["perf", "record", "-q", "-a", "-F", "1999", "-o", data])
+    try:
+        time.sleep(1)
+        if perf.poll() is not None:
+            raise Failed("perf can't look at the whole machine\n"
+                         "hint: sysctl kernel.perf_event_paranoid=-1 kernel.kptr_restrict=0")
+        # Few samples of a short command mean nothing.
+        spent = rounds = 0
+        while spent < 3:
+            spent += function()[0]
+            rounds += 1
+            remove(*SCRATCH.iterdir())
+    finally:
+        perf.send_signal(signal.SIGINT)
+        perf.wait()
+        if end:
+            end()
+    print(f"\n## {name}: {rounds} × {show(spent / rounds)}\n")
+    for keys, count in (("comm,dso", 12), ("comm,symbol", 24)):
+        report = subprocess.run(["perf", "report", "--stdio", "-i", data, "-s", keys],
+                                capture_output=True, text=True, check=True)
+        lines = [line.strip() for line in report.stdout.splitlines()]
+        lines = [line for line in lines if line and not line.startswith("#")]
+        print("\n".join(line[:100].rstrip(" -") for line in lines[:count]) + "\n", flush=True)
+
+
 def show(seconds):
     return f"{seconds * 1000:.1f} ms" if seconds < 1 else f"{seconds:.2f} s"
 
@@ -635,6 +672,10 @@ def main():
     write(POLICY, '{"default":[{"type":"insecureAcceptAnything"}]}')
     # A smoke test has no network to speak of.
     chosen = names or [name for name in ROWS if not (SMOKE and name == "apt")]
+    if PROFILE:
+        for name in chosen:
+            profile(name)
+        return
     rows = [measure(name) for name in chosen]
     text = table(rows)
     print(text)
