@@ -380,3 +380,46 @@ pub(super) fn duplicate(fd: BorrowedFd<'_>) -> Result<OwnedFd, LayerError> {
 pub(super) fn private_mode() -> Mode {
     Mode::S_IRUSR | Mode::S_IWUSR
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layer::View;
+    use std::os::unix::fs::symlink;
+
+    /// What a process of a sandbox can do between two looks of ours.
+    #[test]
+    fn link_in_the_place_of_a_live_directory_leads_nowhere() {
+        let root = tempfile::tempdir().unwrap();
+        let outside = tempfile::tempdir().unwrap();
+        for (directory, content) in [
+            (root.path().join("d"), "in"),
+            (outside.path().into(), "out"),
+        ] {
+            std::fs::create_dir_all(directory.join("e")).unwrap();
+            std::fs::write(directory.join("e/f"), content).unwrap();
+            symlink(content, directory.join("e/l")).unwrap();
+            let fd = File::open(&directory).unwrap();
+            file::set_xattr(fd.as_fd(), b"e/f", b"user.a", content.as_bytes()).unwrap();
+        }
+        let fd = File::open(root.path()).unwrap();
+        let view = View::new(vec![LayerDir::live(fd.into(), Ownership::Single)]);
+        let nodes: Vec<_> = view.read_dir(b"d/e").unwrap();
+        let (f, l) = (&nodes[0].node, &nodes[1].node);
+        assert_eq!(view.read_link(l).unwrap(), b"in");
+        assert_eq!(view.xattrs(f).unwrap()[&b"user.a"[..]], b"in");
+        std::fs::rename(root.path().join("d"), root.path().join("away")).unwrap();
+        symlink(outside.path(), root.path().join("d")).unwrap();
+        assert!(view.read_link(l).is_err());
+        assert!(view.xattrs(f).is_err());
+        assert!(view.open_file(f).is_err());
+        assert!(view.read_dir(b"d/e").is_err());
+        let live = &view.layers()[0];
+        assert!(matches!(live.find(b"d/e/f").unwrap(), Found::Nothing));
+        assert!(view.lookup(b"d/e/f").unwrap().is_none());
+        // A pipe in the place of a file is not waited for.
+        std::fs::remove_file(root.path().join("away/e/f")).unwrap();
+        nix::unistd::mkfifo(&root.path().join("away/e/f"), private_mode()).unwrap();
+        assert!(live.open_file(b"away/e/f").is_err());
+    }
+}

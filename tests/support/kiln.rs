@@ -61,6 +61,8 @@ impl Kiln {
 
     /// Returns the command, for tests that start or kill it in their own way.
     pub fn command<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
+        // A shell starts what is in the background with SIGINT ignored, and that is inherited.
+        kiln_runtime::sys::process::stop_ignoring(Signal::SIGINT);
         let mut command = Command::new(env!("CARGO_BIN_EXE_kiln"));
         command
             .env_clear()
@@ -90,8 +92,6 @@ impl Kiln {
 
     /// Starts a command beside the test, with pipes for its outputs.
     pub fn start<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Child {
-        // A shell starts what is in the background with SIGINT ignored, and that is inherited.
-        kiln_runtime::sys::process::stop_ignoring(Signal::SIGINT);
         self.command(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
