@@ -4,7 +4,7 @@ use kiln_runtime::Pause;
 
 use super::{ContainerError, Result};
 use crate::sandbox::SandboxError;
-use crate::store::{Container, ContainerProcess, ContainerState};
+use crate::store::{Container, ContainerLock, ContainerProcess, ContainerState};
 
 fn process(container: &Container) -> Result<&ContainerProcess> {
     let not_running = || ContainerError::NotRunning(container.record.name.clone());
@@ -41,12 +41,14 @@ pub fn unpause(container: &Container) -> Result<()> {
 ///
 /// # Errors
 /// [`ContainerError::NotStill`].
-pub fn hold_still(container: &Container) -> Result<Option<Pause>> {
+pub fn hold_still(container: &Container) -> Result<Option<(Pause, ContainerLock)>> {
     let Some(process) = container.process().filter(|_| container.is_running()) else {
         return Ok(None);
     };
-    let pause = Pause::begin(process.pid);
-    pause.map(Some).map_err(|error| not_still(container, error))
+    // Who comes second would find all stopped, and then have it go on with the first.
+    let lock = container.hold_processes()?;
+    let pause = Pause::begin(process.pid).map_err(|error| not_still(container, error))?;
+    Ok(Some((pause, lock)))
 }
 
 fn not_still(container: &Container, error: kiln_runtime::Error) -> ContainerError {

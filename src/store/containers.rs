@@ -6,7 +6,8 @@
 //! containers/<id>/status.json      when it was started, how it ended
 //! containers/<id>/fs, work         what it has changed, as an overlay's upper directory
 //! containers/<id>/log              what it wrote while nobody was attached
-//! containers/<id>/lock             byte 0: it runs; byte 1: somebody uses its files; once it is
+//! containers/<id>/lock             byte 0: it runs; byte 1: somebody uses its files; byte 2:
+//!                                  somebody has its processes stopped for a while; once it is
 //!                                  taken away, its exit code, for those who wait with it open
 //! ```
 //!

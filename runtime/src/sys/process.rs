@@ -170,8 +170,18 @@ pub(crate) fn clone_into_process(
         check(libc::prctl(libc::PR_SET_DUMPABLE, 0).into())
             .and_then(|_| check(libc::setns(target.as_raw_fd(), namespaces).into()))
     };
+    let mut told: [RawFd; 2] = [-1; 2];
+    // SAFETY: the array has room for the two descriptors of a pipe.
+    let piped = unsafe { check(libc::pipe2(told.as_mut_ptr(), libc::O_CLOEXEC).into()) };
+    let joined = joined.and(piped);
     match joined.and_then(|_| clone(flags | libc::CLONE_PARENT as u64)) {
         Ok(0) => {
+            // What it has to say comes after its pid: once the one in between has gone, which
+            // has the other end.
+            close_in_child(told[1]);
+            // SAFETY: reads at most one byte into one byte.
+            unsafe { libc::read(told[0], (&raw mut told[1]).cast(), 1) };
+            close_in_child(told[0]);
             child();
             exit_now(127)
         }

@@ -19,14 +19,7 @@ impl Watched {
     /// # Errors
     /// What fcntl(2) says.
     pub fn wait(&self) -> std::io::Result<()> {
-        let runs = range(libc::F_RDLCK, RUNS);
-        loop {
-            match fcntl(&self.0, FcntlArg::F_OFD_SETLKW(&runs)) {
-                Err(Errno::EINTR) => {}
-                Err(errno) => return Err(errno.into()),
-                Ok(_) => break,
-            }
-        }
+        await_lock(&self.0, range(libc::F_RDLCK, RUNS))?;
         // It was only to be waited for.
         let free = range(libc::F_UNLCK, RUNS);
         fcntl(&self.0, FcntlArg::F_OFD_SETLK(&free))?;
@@ -58,6 +51,8 @@ pub enum Hold {
 /// Where the lock file says that a container runs, and that its files are in use.
 const RUNS: (i64, i64) = (0, 1);
 const FILES: (i64, i64) = (1, 1);
+/// Where it says that its processes are stopped by somebody who lets them go on.
+const PROCESSES: (i64, i64) = (2, 1);
 pub(super) const ALL: (i64, i64) = (0, 2);
 
 pub(super) fn range(kind: i32, (start, length): (i64, i64)) -> libc::flock {
@@ -70,7 +65,27 @@ pub(super) fn range(kind: i32, (start, length): (i64, i64)) -> libc::flock {
     }
 }
 
+/// Takes a lock when it can be had.
+fn await_lock(file: &File, range: libc::flock) -> nix::Result<()> {
+    loop {
+        match fcntl(file, FcntlArg::F_OFD_SETLKW(&range)) {
+            Err(Errno::EINTR) => {}
+            other => return other.map(drop),
+        }
+    }
+}
+
 impl Container {
+    /// Waits until nobody else has its processes stopped for a while.
+    ///
+    /// # Errors
+    /// It has gone.
+    pub fn hold_processes(&self) -> Result<ContainerLock> {
+        let file = self.lock_file()?;
+        await_lock(&file, range(libc::F_WRLCK, PROCESSES)).at("cannot lock", self.directory())?;
+        Ok(ContainerLock(file))
+    }
+
     /// Opens its lock, to see how it ends even where it goes with its end.
     ///
     /// # Errors
@@ -121,17 +136,15 @@ impl Store {
         let path = container.directory();
         let take = |kind, bytes, wait| {
             let range = range(kind, bytes);
-            loop {
-                let arg = match wait {
-                    true => FcntlArg::F_OFD_SETLKW(&range),
-                    false => FcntlArg::F_OFD_SETLK(&range),
-                };
-                match fcntl(&file, arg) {
-                    Ok(_) => return Ok(true),
-                    Err(Errno::EINTR) => {}
-                    Err(Errno::EAGAIN | Errno::EACCES) if !wait => return Ok(false),
-                    Err(errno) => return Err(errno).at("cannot lock", path),
-                }
+            if wait {
+                return await_lock(&file, range)
+                    .map(|()| true)
+                    .at("cannot lock", path);
+            }
+            match fcntl(&file, FcntlArg::F_OFD_SETLK(&range)) {
+                Ok(_) => Ok(true),
+                Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
+                Err(errno) => Err(errno).at("cannot lock", path),
             }
         };
         let taken = match hold {
