@@ -1,5 +1,6 @@
 //! The command line: arguments in, library call, text out. One file per command.
 
+mod ask;
 mod attach;
 mod build;
 mod builder;

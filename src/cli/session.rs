@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 
 use kiln_runtime::{Builder, HostHelper};
 
+use super::connection::{Given, Trust};
 use super::{CliError, Result, cleaning, interrupt};
 use crate::container::ContainerError;
 use crate::image::{Digest, Platform, Reference};
 use crate::layer::Ownership;
 use crate::registry::{
-    CertificateDirectories, Client, ClientOptions, CredentialPaths, Credentials, HelperRunner,
-    Registries, RegistriesPaths, SetupError,
+    Client, ClientOptions, CredentialPaths, Credentials, HelperRunner, Registries, RegistriesPaths,
+    SetupError,
 };
 use crate::store::{Container, Form, Lock, Session, Store};
 use crate::transfer::Transfer;
@@ -114,37 +115,46 @@ impl Workshop {
         })
     }
 
-    /// Returns a client of registries with the user's credentials.
-    pub(super) fn client(&self, insecure: bool) -> Result<Client> {
-        Ok(self.registry_client(insecure, None)?)
-    }
-
-    /// As [`Workshop::client`], with the error as it is.
+    /// Returns a client of registries with the user's credentials, ahead of them those that were
+    /// given for one registry.
     pub(super) fn registry_client(
         &self,
-        insecure: bool,
+        trust: &Trust,
         authfile: Option<PathBuf>,
+        given: Option<Given>,
     ) -> std::result::Result<Client, SetupError> {
         let mut paths = CredentialPaths::from_environment();
         paths.registry_auth_file = authfile.or(paths.registry_auth_file);
-        let credentials =
+        let mut credentials =
             Credentials::load(&paths)?.with_helpers(Arc::new(OnHost(self.builder.clone())));
-        client(insecure, credentials)
+        if let Some(given) = given {
+            credentials = credentials.with(&given.registry, given.credential);
+        }
+        client(trust, credentials)
     }
 }
 
 /// Returns a client that heeds what the user and the system say of registries.
 pub(super) fn client(
-    insecure: bool,
+    trust: &Trust,
     credentials: Credentials,
 ) -> std::result::Result<Client, SetupError> {
     Ok(Client::new(ClientOptions {
-        insecure,
+        insecure: trust.is_insecure(),
         credentials,
         registries: Registries::load(&RegistriesPaths::from_environment())?,
-        certificates: CertificateDirectories::from_environment(),
+        certificates: trust.certificates()?,
         ..ClientOptions::default()
     }))
+}
+
+/// Returns what a name as people write it may stand for.
+///
+/// # Errors
+/// It is no name; `registries.conf` can't be used.
+pub(super) fn candidates(text: &str) -> Result<Vec<Reference>> {
+    let registries = Registries::load(&RegistriesPaths::from_environment())?;
+    Ok(registries.candidates(text)?)
 }
 
 /// Returns where credentials are kept: in the file that the command line names, else where

@@ -58,7 +58,7 @@ pub use authority::TestAuthority;
 pub use buildah::Buildah;
 pub use compare::{Difference, Ignore, compare, compare_configs, compare_trees};
 pub use console::Console;
-pub use faulty_registry::{Fault, FaultyRegistry, Published, host_architecture, tar_of};
+pub use faulty_registry::{Fault, FaultyRegistry, Published, TagPages, host_architecture, tar_of};
 pub use image::Image;
 pub use kills::{
     Victim, assert_no_process_with, assert_swept, names_in, processes_with, unique_marker,
