@@ -35,6 +35,7 @@ mod logout;
 mod logs;
 mod manifest;
 mod packing;
+mod pause;
 mod place;
 mod prune;
 mod ps;
@@ -151,6 +152,8 @@ enum Command {
     Logs(logs::Arguments),
     /// Put images for several platforms together as one: create, add, push …
     Manifest(manifest::Arguments),
+    /// Stop all processes of containers for a while
+    Pause(pause::Arguments),
     /// Remove what is not needed: stopped containers, dangling images, build cache, leftovers
     Prune(prune::Arguments),
     /// List containers
@@ -177,6 +180,8 @@ enum Command {
     System(system::Arguments),
     /// Give an image another name
     Tag(tag::Arguments),
+    /// Let the processes of paused containers go on
+    Unpause(pause::Arguments),
     /// Run a command, or a shell, where the files of the store have their ids
     Unshare(unshare::Arguments),
     /// Show the version
@@ -224,6 +229,7 @@ pub fn main() -> ExitCode {
         Command::Logout(arguments) => logout::run(&arguments),
         Command::Manifest(arguments) => manifest::run(&arguments, root),
         Command::Logs(arguments) => logs::run(&arguments, root),
+        Command::Pause(arguments) => pause::run(&arguments, root),
         Command::Prune(arguments) => prune::run(&arguments, root),
         Command::Ps(arguments) => ps::run(&arguments, root),
         Command::Pull(arguments) => pull::run(&arguments, root),
@@ -237,6 +243,7 @@ pub fn main() -> ExitCode {
         Command::Stop(arguments) => stop::run(&arguments, root),
         Command::System(arguments) => system::run(&arguments, root),
         Command::Tag(arguments) => tag::run(&arguments, root),
+        Command::Unpause(arguments) => pause::run_unpause(&arguments, root),
         Command::Unshare(arguments) => unshare::run(&arguments, root),
         Command::Version(arguments) => version::run(&arguments),
         Command::Wait(arguments) => wait::run(&arguments, root),

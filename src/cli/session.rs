@@ -10,13 +10,14 @@ use kiln_runtime::{Builder, HostHelper};
 
 use super::connection::{Given, Trust};
 use super::{CliError, Result, cleaning, interrupt};
+use crate::container::ContainerError;
 use crate::image::{Digest, Platform, Reference};
 use crate::layer::Ownership;
 use crate::registry::{
     Client, ClientOptions, CredentialPaths, Credentials, HelperRunner, Registries, RegistriesPaths,
     SetupError,
 };
-use crate::store::{Form, Lock, Session, Store};
+use crate::store::{Container, Form, Lock, Session, Store};
 use crate::transfer::Transfer;
 
 /// Returns where the store is.
@@ -211,6 +212,28 @@ impl HelperRunner for OnHost {
             stderr: output.stderr,
         })
     }
+}
+
+/// Enters the builder's namespace that a running container lies in. `enter` is called there
+/// before any thread.
+pub(super) fn join<T>(
+    store: Store,
+    container: &Container,
+    enter: impl FnOnce() -> Result<T>,
+) -> Result<(Store, Builder, T)> {
+    let not_running = || ContainerError::NotRunning(container.record.name.clone());
+    let process = container
+        .process()
+        .filter(|_| container.is_running())
+        .ok_or_else(not_running)?;
+    interrupt::block();
+    let builder = Builder::join(process.pid)?;
+    let entered = enter()?;
+    interrupt::watch();
+    let store = store.with_form(form(&builder))?;
+    // The pid was joined; now it is known whose it was.
+    container.process().ok_or_else(not_running)?;
+    Ok((store, builder, entered))
 }
 
 /// Returns the error of what needs the store alone.

@@ -70,7 +70,7 @@ pub use registry::{Bases, Registry};
 pub use repository::Repository;
 pub use sandbox::Sandbox;
 pub use snapshot::{settled, sorted};
-pub use subprocess::{Output, run, run_from};
+pub use subprocess::{Output, run, run_from, wait_until};
 pub use tree::{Kind, Node, Tree};
 pub use web::{Page, WebServer};
 

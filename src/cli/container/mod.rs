@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::{
-    CliError, Result, commit, cp, create, diff, exec, export, inspect, kill, logs, prune, ps,
-    rename, rm, run, start, stop, wait,
+    CliError, Result, commit, cp, create, diff, exec, export, inspect, kill, logs, pause, prune,
+    ps, rename, rm, run, start, stop, wait,
 };
 use crate::container;
 use crate::store::{Container, ContainerLock, Store};
@@ -44,6 +44,8 @@ enum Command {
     /// List containers
     #[command(visible_aliases = ["list", "ps"])]
     Ls(ps::Arguments),
+    /// Stop all processes of containers for a while
+    Pause(pause::Arguments),
     /// Remove containers that don't run
     Prune(prune::ContainerArguments),
     /// Give a container another name
@@ -57,6 +59,8 @@ enum Command {
     Start(start::Arguments),
     /// Stop containers
     Stop(stop::Arguments),
+    /// Let the processes of paused containers go on
+    Unpause(pause::Arguments),
     /// Wait for the end of containers
     Wait(wait::Arguments),
 }
@@ -73,12 +77,14 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
         Command::Kill(arguments) => kill::run(arguments, root),
         Command::Logs(arguments) => logs::run(arguments, root),
         Command::Ls(arguments) => ps::run(arguments, root),
+        Command::Pause(arguments) => pause::run(arguments, root),
         Command::Prune(arguments) => prune::run_containers(arguments, root),
         Command::Rename(arguments) => rename::run(arguments, root),
         Command::Rm(arguments) => rm::run(arguments, root),
         Command::Run(arguments) => run::run(arguments, root),
         Command::Start(arguments) => start::run(arguments, root),
         Command::Stop(arguments) => stop::run(arguments, root),
+        Command::Unpause(arguments) => pause::run_unpause(arguments, root),
         Command::Wait(arguments) => wait::run(arguments, root),
     }
 }
