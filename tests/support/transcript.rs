@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use expect_test::Expect;
 
-use super::{Sandbox, run, settled};
+use super::{Registry, Sandbox, host_architecture, run, settled};
 
 /// The time limit of a command: ample, so that a busy machine fails no test.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -45,7 +45,18 @@ impl Session {
             (place("home"), "/home/ann".to_owned()),
             (place("tmp"), "/tmp".to_owned()),
         ];
-        Self { sandbox, names }
+        Self { sandbox, names }.call(host_architecture(), "amd64")
+    }
+
+    /// Returns a user `ann` who has pulled an image `busybox`.
+    pub fn with_busybox() -> Self {
+        let base = Registry::shared().busybox();
+        let session = Self::new().prepare(&format!(
+            "kiln pull -q {base} && kiln tag {base} busybox && kiln rmi {base}"
+        ));
+        let mut size = session.shell("kiln images --format '{{.Size}}' busybox");
+        let size = run(&mut size, LIMIT).ok().line();
+        session.call(&size, "1.09MB")
     }
 
     /// Calls what the machine has by another name in the transcript: a registry's address.
@@ -63,7 +74,7 @@ impl Session {
     /// Runs what no transcript shows.
     #[track_caller]
     pub fn prepare(self, script: &str) -> Self {
-        run(&mut self.shell(script), LIMIT).ok();
+        run(&mut self.shell(&self.meant(script)), LIMIT).ok();
         self
     }
 
@@ -74,13 +85,7 @@ impl Session {
         let mut text = String::new();
         for command in commands(expected.data()) {
             text += &command.shown;
-            let script = self
-                .names
-                .iter()
-                .fold(command.script, |script, (value, name)| {
-                    script.replace(name.as_str(), value)
-                });
-            let output = run(&mut self.shell(&script), LIMIT);
+            let output = run(&mut self.shell(&self.meant(&command.script)), LIMIT);
             text += &ids.named(&self.settled(&output.stdout()));
             for line in ids.named(&self.settled(&output.stderr())).lines() {
                 text += format!("2> {line}").trim_end();
@@ -93,6 +98,15 @@ impl Session {
             }
         }
         expected.assert_eq(&text);
+    }
+
+    /// Returns a script with what the machine has in place of what transcripts call it.
+    fn meant(&self, script: &str) -> String {
+        let mut script = script.to_owned();
+        for (value, name) in &self.names {
+            script = script.replace(name, value);
+        }
+        script
     }
 
     fn shell(&self, script: &str) -> Command {
@@ -205,20 +219,26 @@ impl Ids {
     }
 }
 
-/// Returns a line with `moments` for every short time that has passed.
+/// Returns a line with `moments` for every time that has passed, but for years, and with a name
+/// for the log of a step.
 fn without_ages(line: &str) -> String {
+    const UNITS: [&str; 6] = ["second", "minute", "hour", "day", "week", "month"];
     let mut line = line.replace("Less than a second", "moments");
-    for unit in [" seconds", " second", " minutes", " minute"] {
-        while let Some(at) = line.find(unit) {
-            let digits = line[..at].bytes().rev().take_while(u8::is_ascii_digit);
-            let start = at - digits.count();
-            let start = match line[..start].strip_suffix("About a") {
-                Some(before) if start == at => before.len(),
-                _ if start == at => break,
-                _ => start,
+    for unit in UNITS {
+        for unit in [format!(" {unit}s"), format!(" {unit}")] {
+            let Some(at) = line.find(&unit) else { continue };
+            let before = &line[..at];
+            let start = match ["About a", "About an"].map(|about| before.strip_suffix(about)) {
+                [Some(before), _] | [_, Some(before)] => before.len(),
+                _ => before.trim_end_matches(|c: char| c.is_ascii_digit()).len(),
             };
-            line.replace_range(start..at + unit.len(), "moments");
+            if start < at {
+                line.replace_range(start..at + unit.len(), "moments");
+            }
         }
+    }
+    if let (Some(start), Some(end)) = (line.find("/logs/"), line.find(".log")) {
+        line.replace_range(start + "/logs/".len()..end, "STEP");
     }
     line
 }

@@ -6,4 +6,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod builds;
+mod containers;
 mod images;
+mod registries;
+mod store;
