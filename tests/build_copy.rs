@@ -332,7 +332,7 @@ fn chown_to_an_unknown_name_is_an_error() {
     assert!(
         output
             .stderr()
-            .contains("hint: create it in an earlier RUN"),
+            .contains("hint: create it when the image is built"),
         "{output}"
     );
     let dockerfile = format!("FROM {}\nCOPY --chown=0:no-group x /x\n", base());

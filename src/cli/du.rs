@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
-use super::images::rows_of;
+use super::images::{newest_first, rows_of};
 use super::listing::Listing;
 use super::session::Workshop;
 use super::{Result, history, output};
@@ -132,7 +132,7 @@ fn details(inventory: &Inventory) -> String {
         "UNIQUE SIZE",
     ]);
     let mut images = inventory.images.clone();
-    images.sort_by(|a, b| b.config.created.cmp(&a.config.created));
+    images.sort_by(newest_first);
     for row in images.into_iter().flat_map(rows_of) {
         let (shared, unique) = inventory.shared_and_unique(&row.image);
         table.row([

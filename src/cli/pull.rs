@@ -36,11 +36,10 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
     let platform = session::platform(arguments.platform.as_deref())?;
     let workshop = Workshop::enter(root)?;
     let client = arguments.connection.client(&workshop)?;
-    let any_platform = arguments.platform.is_some();
     let (reference, pulled) =
         workshop.transfer(arguments.quiet, arguments.progress, |transfer| {
             let (reference, pulled) =
-                transfer::pull_named(transfer, &client, &arguments.image, &platform, any_platform)?;
+                transfer::pull_named(transfer, &client, &arguments.image, &platform)?;
             if arguments.all_platforms {
                 // What the name stands for now may be another index.
                 let origin = RegistryOrigin::new(&client, reference.with_digest(&pulled.digest));

@@ -61,7 +61,10 @@ impl Session {
 
     /// Calls what the machine has by another name in the transcript: a registry's address.
     pub fn call(mut self, value: &str, name: &str) -> Self {
-        self.names.push((value.to_owned(), name.to_owned()));
+        // As it is, and as the store has it in the names of files.
+        for value in [value.to_owned(), value.replace(':', "%3a")] {
+            self.names.push((value, name.to_owned()));
+        }
         self
     }
 
@@ -87,7 +90,8 @@ impl Session {
             text += &command.shown;
             let output = run(&mut self.shell(&self.meant(&command.script)), LIMIT);
             text += &ids.named(&self.settled(&output.stdout()));
-            for line in ids.named(&self.settled(&output.stderr())).lines() {
+            let stderr = in_order(&self.settled(&output.stderr()));
+            for line in ids.named(&stderr).lines() {
                 text += format!("2> {line}").trim_end();
                 text += "\n";
             }
@@ -134,10 +138,14 @@ impl Session {
             .map(|(value, name)| (value.as_str(), name.as_str()))
             .collect();
         let settle = |text: &str| without_ages(&settled(text, &names));
-        match text.lines().next().and_then(columns) {
-            Some(columns) => table(text, &columns, settle),
-            None => text.split_inclusive('\n').map(settle).collect(),
-        }
+        let parts = text.split("\n\n").map(|part| {
+            let end = if part.ends_with('\n') { "\n" } else { "" };
+            match part.lines().next().and_then(columns) {
+                Some(columns) => table(part, &columns, settle) + end,
+                None => part.split_inclusive('\n').map(settle).collect(),
+            }
+        });
+        parts.collect::<Vec<_>>().join("\n\n")
     }
 }
 
@@ -219,6 +227,27 @@ impl Ids {
     }
 }
 
+/// Sorts the lines of transfers, each of which ends when it does, and takes out which of them
+/// was the first to fail: that is a race.
+fn in_order(text: &str) -> String {
+    const VERBS: [&str; 4] = ["copy ", "extract ", "pull ", "push "];
+    let is_transfer = |line: &str| VERBS.iter().any(|verb| line.starts_with(verb));
+    let lines = text.lines();
+    let mut lines: Vec<&str> = lines
+        .filter(|line| !(is_transfer(line) && line.ends_with(" FAILED")))
+        .collect();
+    for transfers in lines.chunk_by_mut(|a, b| is_transfer(a) && is_transfer(b)) {
+        // By what it is, and not by an id that depends on the machine.
+        transfers.sort_unstable_by_key(|line| (line.split(' ').nth(2), *line));
+    }
+    let mut text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    if let Some(at) = text.find(": blob sha256:") {
+        let id = at + ": blob sha256:".len();
+        text.replace_range(id..(id + Ids::WHOLE).min(text.len()), "…");
+    }
+    text
+}
+
 /// Returns a line with `moments` for every time that has passed, but for years, and with a name
 /// for the log of a step.
 fn without_ages(line: &str) -> String {
@@ -249,7 +278,8 @@ fn columns(header: &str) -> Option<Vec<usize>> {
         && header
             .chars()
             .all(|c| c.is_ascii_uppercase() || c == ' ' || c == '%');
-    let begins = |at: &usize| !header[*at..].starts_with(' ') && (header[..*at].ends_with(GAP) || *at == 0);
+    let begins =
+        |at: &usize| !header[*at..].starts_with(' ') && (header[..*at].ends_with(GAP) || *at == 0);
     is_header.then(|| (0..header.len()).filter(begins).collect())
 }
 
@@ -269,7 +299,7 @@ fn table(text: &str, columns: &[usize], settle: impl Fn(&str) -> String) -> Stri
         cells.collect()
     };
     let rows: Vec<Vec<String>> = text.lines().map(cells).collect();
-    let mut laid_out = String::new();
+    let mut laid_out = Vec::new();
     for row in &rows {
         let mut line = String::new();
         for (column, cell) in row.iter().enumerate() {
@@ -277,8 +307,7 @@ fn table(text: &str, columns: &[usize], settle: impl Fn(&str) -> String) -> Stri
             let width = (widest.unwrap_or(0) + GAP.len()).max(10);
             line += &format!("{cell:width$}");
         }
-        laid_out += line.trim_end();
-        laid_out += "\n";
+        laid_out.push(line.trim_end().to_owned());
     }
-    laid_out
+    laid_out.join("\n")
 }

@@ -122,6 +122,10 @@ fn none_there() {
         [exit code 1]
         $ kiln container prune
         Total reclaimed space: 0B
+        $ kiln container prune --filter colour=red
+        2> error: invalid filter "colour=red"
+        2> hint: the filters are until=TIME, label=NAME[=VALUE] and label!=NAME[=VALUE]
+        [exit code 2]
     "#]]);
 }
 
@@ -149,13 +153,13 @@ fn run_in_the_foreground() {
         [exit code 125]
         $ kiln run --rm --user nobdy busybox true
         2> error: no user "nobdy" in the image's /etc/passwd
-        2> hint: create it in an earlier RUN (useradd or adduser, groupadd or addgroup), or give the user by number
+        2> hint: did you mean "nobody"?
         [exit code 125]
         $ kiln run --rm --workdir relative busybox true
         2> error: the working directory "relative" must be an absolute path
         [exit code 125]
         $ kiln run --rm -v /no/such/place:/data busybox true
-        2> error: invalid -v "/no/such/place:/data": /no/such/place: Permission denied (os error 13)
+        2> error: invalid -v "/no/such/place:/data": /no/such/place is not there, and cannot be made: Permission denied (os error 13)
         [exit code 125]
         $ kiln run --rm -v data:/data busybox true
         2> error: invalid -v "data:/data": kiln has no volumes: the source is a path, which begins with / or .
@@ -201,10 +205,14 @@ fn made_by_hand_and_committed() {
         2> error: the container name "work" is already in use by container 111111111111
         2> hint: choose another, or remove that container first: kiln rm 111111111111
         [exit code 1]
-        $ kiln create no-such-image:of-mine --pull never
-        2> no-such-image:of-mine is not in the store: pulling it
-        2> error: docker.io/library/no-such-image: manifest of-mine: can't connect: failed to lookup address information: Name or service not known
-        2> hint: check the name and port, and that docker.io can be reached from here (HTTP_PROXY, HTTPS_PROXY and NO_PROXY are respected)
+        $ kiln create --pull never no-such-image:of-mine
+        2> error: no such image: no-such-image:of-mine
+        2> hint: `kiln images` lists what there is; `kiln pull no-such-image:of-mine` fetches it
+        [exit code 1]
+        $ kiln create 127.0.0.1:9/mine
+        2> 127.0.0.1:9/mine:latest is not in the store: pulling it
+        2> error: 127.0.0.1:9/mine: manifest latest: can't connect: Connection refused (os error 111)
+        2> hint: check the name and port, and that 127.0.0.1:9 can be reached from here (HTTP_PROXY, HTTPS_PROXY and NO_PROXY are respected)
         [exit code 1]
         $ kiln container create --name 'no name' busybox
         2> error: invalid container name "no name"
@@ -216,6 +224,11 @@ fn made_by_hand_and_committed() {
         CONTAINER ID   IMAGE     COMMAND                  CREATED       STATUS    PORTS     NAMES
         111111111111   busybox   "sh -c echo data > /…"   moments ago   Created             work
         $ kiln diff work
+        $ kiln container create --name other busybox true
+        2222222222222222222222222222222222222222222222222222222222222222
+        $ kiln container rename other another
+        $ kiln container rm another
+        another
         $ kiln start work
         work
         $ kiln start -a work
@@ -238,6 +251,7 @@ fn made_by_hand_and_committed() {
         $ kiln cp work:/srv-data data.txt && cat data.txt
         data
         2> Successfully copied to data.txt
+        $ kiln container cp -q work:/srv-data again.txt
         $ kiln container cp work:/missing .
         2> error: could not find the file /missing in container work
         [exit code 1]
@@ -249,27 +263,31 @@ fn made_by_hand_and_committed() {
         2> hint: one of the two is CONTAINER:PATH
         [exit code 1]
         $ kiln commit -m 'by hand' -a ann -c 'CMD ["cat", "/srv-data"]' work mine
-        sha256:2222222222222222222222222222222222222222222222222222222222222222
+        sha256:3333333333333333333333333333333333333333333333333333333333333333
+        $ kiln container commit work
+        sha256:4444444444444444444444444444444444444444444444444444444444444444
         $ kiln container commit work Mine
         2> error: invalid image reference "Mine": invalid reference format
         2> hint: repositories have no capitals in their names; tags may
         [exit code 1]
         $ kiln commit -c 'RUN true' work mine
         2> error: cannot apply the change "RUN true": RUN does not change the config alone
+        2> hint: what does is CMD, ENTRYPOINT, ENV, EXPOSE, HEALTHCHECK, LABEL, ONBUILD, SHELL, STOPSIGNAL, USER, VOLUME and WORKDIR
         [exit code 1]
         $ kiln run --rm mine
         data
         $ kiln history mine
         IMAGE          CREATED       CREATED BY                                SIZE      COMMENT
-        222222222222   moments ago   sh -c echo data > /srv-data; rm /bin/wc   10B       by hand
+        333333333333   moments ago   sh -c echo data > /srv-data; rm /bin/wc   10B       by hand
         <missing>      moments ago   base image of kiln's tests                1.09MB
         $ kiln rename work job
         $ kiln container rename job job
-        2> error: the container name "job" is already in use by container 111111111111
-        2> hint: choose another, or remove that container first: kiln rm 111111111111
+        2> error: the container has the name "job" already
         [exit code 1]
         $ kiln export job | tar t mine.txt srv-data
         mine.txt
+        srv-data
+        $ kiln container export job | tar t srv-data
         srv-data
         $ kiln container export -o /no/such/place.tar job
         2> error: cannot write /no/such/place.tar: No such file or directory (os error 2)
@@ -281,7 +299,7 @@ fn made_by_hand_and_committed() {
         2> hint: the fields are Dead, Error, ExitCode, FinishedAt, OOMKilled, Paused, Pid, Restarting, Running, StartedAt, Status
         [exit code 1]
         $ kiln rmi busybox
-        2> error: unable to delete 333333333333 (must be forced) - image is being used by stopped container 111111111111
+        2> error: unable to delete 555555555555 (must be forced) - image is being used by stopped container 111111111111
         2> hint: remove it first: kiln rm 111111111111
         [exit code 1]
         $ kiln rm job
@@ -321,6 +339,11 @@ fn in_the_background() {
         [exit code 2]
         $ kiln exec web echo inside
         inside
+        $ kiln container exec -w /bin web pwd
+        /bin
+        $ kiln exec -w /srv web pwd
+        2> error: chdir(/srv): No such file or directory
+        [exit code 125]
         $ kiln container exec web sh -c 'exit 4'
         [exit code 4]
         $ kiln exec web no-such-program
@@ -355,7 +378,6 @@ fn in_the_background() {
         [exit code 2]
         $ kiln kill web
         2> error: container web is not running
-        2> hint: start it first: kiln start web
         [exit code 1]
         $ kiln ps -a
         CONTAINER ID   IMAGE     COMMAND                  CREATED       STATUS                   PORTS     NAMES

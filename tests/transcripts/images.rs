@@ -107,6 +107,7 @@ fn pulled_tagged_and_removed() {
         $ kiln pull --platform linux/s390x registry.test/app:one
         Digest: sha256:1111111111111111111111111111111111111111111111111111111111111111
         Status: Image is up to date for registry.test/app:one
+        2> warning: registry.test/app:one is an image for linux/amd64, not for linux/s390x
         2> pull 222222222222 exists
         $ kiln tag registry.test/app:one mine
         $ kiln image tag mine mine:2
@@ -206,6 +207,8 @@ fn pulled_tagged_and_removed() {
         ]
         $ kiln inspect --format '{{.Os}} {{json .Config.Cmd}}' mine
         linux ["sh"]
+        $ kiln image inspect --format '{{.RepoTags}} {{.Size}}' mine
+        [registry.test/app:one mine:2 mine:latest] 1234
         $ kiln image inspect --format '{{.Colour}}' mine
         2> error: invalid template: there is no field .Colour
         2> hint: the fields are Architecture, Author, Comment, Config, Created, Id, Os, Parent, RepoDigests, RepoTags, RootFS, Size, Variant
