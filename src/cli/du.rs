@@ -116,6 +116,12 @@ fn summary(inventory: &Inventory) -> Vec<Value> {
     ));
     rows.push(row("Blobs", inventory.blobs, inventory.unused_blobs));
     rows.push(row("Records", inventory.records, inventory.unused_records));
+    rows.push(row("Merged Trees", inventory.merged, inventory.merged));
+    rows.push(row(
+        "Sessions",
+        inventory.sessions,
+        inventory.unused_sessions,
+    ));
     rows.push(row("Trash", inventory.trash, inventory.trash));
     rows
 }

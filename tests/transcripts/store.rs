@@ -19,6 +19,8 @@ fn nothing_there() {
         Unused Layers   0         0         0B        0B
         Blobs           0         0         0B        0B
         Records         0         0         0B        0B
+        Merged Trees    0         0         0B        0B
+        Sessions        0         0         0B        0B
         Trash           0         0         0B        0B
         $ kiln du -v
         Images space usage:
@@ -72,7 +74,9 @@ fn filled_pruned_damaged_and_reset() {
         Contexts: 0, 0 active
         Unused Layers: 0, 0 active
         Blobs: 5, 5 active
-        Records: 6, 5 active
+        Records: 12, 11 active
+        Merged Trees: 0, 0 active
+        Sessions: 0, 0 active
         Trash: 0, 0 active
         $ kiln system df --format '{{.Type}} {{.TotalCount}}'
         Images 3
@@ -83,7 +87,9 @@ fn filled_pruned_damaged_and_reset() {
         Contexts 0
         Unused Layers 0
         Blobs 5
-        Records 6
+        Records 12
+        Merged Trees 0
+        Sessions 0
         Trash 0
         $ kiln system df --format '{{.Kind}}'
         2> error: invalid template: there is no field .Kind
