@@ -1,7 +1,7 @@
 //! One step: a spec compiled to operations, cloned, watched.
 
 use std::ffi::CString;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
@@ -22,7 +22,7 @@ use crate::seccomp::Program;
 use crate::spec::{Addition, Create, Network, Spec, Stdio, User};
 use crate::sys::child::{self, Failure, Vectors};
 use crate::sys::mount::{self, Attributes};
-use crate::sys::process;
+use crate::sys::process::{self, NotJoined};
 
 /// The size of /dev/shm that docker gives a container, in bytes.
 const SHM_SIZE: u64 = 64 << 20;
@@ -693,28 +693,22 @@ fn join(builder: &Builder, target: i32, mut addition: Addition) -> Result<Step, 
         root: -1,
     };
     let vectors = Vectors::of(&plan);
-    let (mut ours, theirs) = UnixStream::pair().map_err(io("socketpair(AF_UNIX)"))?;
+    let (ours, theirs) = UnixStream::pair().map_err(io("socketpair(AF_UNIX)"))?;
     let sync = kept.keep(theirs.into())?;
     let mask = SigSet::all()
         .thread_swap_mask(SigmaskHow::SIG_SETMASK)
         .map_err(|e| Error::call("rt_sigprocmask(SIG_SETMASK)", e))?;
     let end = ours.as_raw_fd();
-    let cloned = process::clone_into_process(target_fd.as_fd(), namespaces, end, sync, || {
+    let cloned = process::clone_into_process(target_fd.as_fd(), namespaces, end, || {
         child::run(&plan, &vectors, sync)
     });
     mask.thread_set_mask()
         .map_err(|e| Error::call("rt_sigprocmask(SIG_SETMASK)", e))?;
-    cloned.map_err(|errno| Error::call("clone()", errno))?;
+    let pid = cloned.map_err(|error| match error {
+        NotJoined::Clone(errno) => Error::call("clone()", errno),
+        NotJoined::Join(errno) => Error::call(format!("setns({target})"), errno),
+    })?;
     drop(kept);
-    let mut pid = [0u8; 4];
-    ours.read_exact(&mut pid).map_err(io("read(sync)"))?;
-    let pid = i32::from_ne_bytes(pid);
-    if pid == 0 {
-        let mut failure = [0u8; Failure::SIZE];
-        ours.read_exact(&mut failure).map_err(io("read(sync)"))?;
-        let errno = Errno::from_raw(Failure::from_bytes(&failure).errno);
-        return Err(Error::call(format!("setns({target})"), errno));
-    }
     let pidfd = process::open_process(pid)
         .map_err(|errno| Error::call(format!("pidfd_open({pid})"), errno))?;
     let step = Step {

@@ -4,7 +4,9 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
+use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
+use nix::unistd::pipe2;
 
 use super::{Errno, check};
 
@@ -127,9 +129,19 @@ pub(crate) fn clone_into_namespaces(
     }
 }
 
-/// Starts a process in the namespaces of another one, and returns when the one in between has
-/// gone, which joins them, so that the new one begins in the pid namespace too. `sync` is the
-/// child's end of a socket, whose other end is `ours`: its first message is the new pid.
+/// Why there is no new process in the namespaces of another one.
+pub(crate) enum NotJoined {
+    /// There is no new process at all.
+    Clone(Errno),
+    /// It can't go there.
+    Join(Errno),
+}
+
+/// Starts a process in the namespaces of another one, and returns its pid when the one in between
+/// has gone, which joins them, so that the new one begins in the pid namespace too. The new one
+/// does not keep `ours`.
+///
+/// The pid comes by a pipe of its own: what the new process has to say of itself may come first.
 ///
 /// Who is in the sandbox can see both: so neither can be traced or looked into before the new
 /// one has executed its command.
@@ -137,9 +149,9 @@ pub(crate) fn clone_into_process(
     target: BorrowedFd<'_>,
     namespaces: libc::c_int,
     ours: RawFd,
-    sync: RawFd,
     child: impl FnOnce(),
-) -> Result<(), Errno> {
+) -> Result<libc::pid_t, NotJoined> {
+    let (reader, writer) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).map_err(NotJoined::Clone)?;
     let flags = libc::SIGCHLD as u64;
     // SAFETY: without CLONE_VM this is a fork: the child has its own copy of all memory and
     // makes system calls only.
@@ -153,16 +165,25 @@ pub(crate) fn clone_into_process(
             std::ptr::null::<u8>(),
         ))
     };
-    let tell = |pid: i32| {
-        let pid = pid.to_ne_bytes();
+    // The pid, or minus the number of an error.
+    let tell = |answer: i32| {
+        let answer = answer.to_ne_bytes();
         // SAFETY: writes the bytes of an integer.
-        unsafe { libc::write(sync, pid.as_ptr().cast(), pid.len()) };
+        unsafe { libc::write(writer.as_raw_fd(), answer.as_ptr().cast(), answer.len()) };
     };
-    let between = clone(flags)?;
+    let between = clone(flags).map_err(NotJoined::Clone)?;
     if between != 0 {
         // SAFETY: waits for a child of this process.
         unsafe { libc::waitpid(between as libc::pid_t, std::ptr::null_mut(), 0) };
-        return Ok(());
+        let mut answer = [0; size_of::<i32>()];
+        let mut reader = std::fs::File::from(reader);
+        // Nothing, where it was killed.
+        let read = std::io::Read::read_exact(&mut reader, &mut answer);
+        read.map_err(|_| NotJoined::Clone(Errno::ESRCH))?;
+        return match i32::from_ne_bytes(answer) {
+            pid @ 1.. => Ok(pid),
+            errno => Err(NotJoined::Join(Errno::from_raw(-errno))),
+        };
     }
     close_in_child(ours);
     // SAFETY: integers only.
@@ -180,8 +201,8 @@ pub(crate) fn clone_into_process(
             exit_now(0)
         }
         Err(errno) => {
-            tell(0);
-            super::child::fail_to_join(sync, errno)
+            tell(-(errno as i32));
+            exit_now(127)
         }
     }
 }
