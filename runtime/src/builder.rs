@@ -1,6 +1,7 @@
 //! The builder's namespace: entered once, before any thread. In it, the caller is id 0 and
 //! the subordinate ids are 1 and up.
 
+use std::io;
 use std::sync::Arc;
 
 use nix::errno::Errno;
@@ -9,7 +10,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 
 use crate::error::Error;
-use crate::host::HostHelper;
+use crate::host::{Begun, HostCommand, HostHelper};
 use crate::spawner::Spawner;
 use crate::subid::{IdKind, IdMap, Subids};
 use crate::sys::process;
@@ -57,8 +58,12 @@ impl Builder {
         }
         unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)
             .map_err(Error::UserNamespacesForbidden)?;
-        write_map(&host, "newuidmap", &uids)?;
-        write_map(&host, "newgidmap", &gids)?;
+        // At once: each is the start of a process.
+        let maps = [("newuidmap", &uids), ("newgidmap", &gids)];
+        let begun = maps.map(|(program, map)| (program, write_map(&host, program, map)));
+        for (program, begun) in begun {
+            map_is_written(program, begun)?;
+        }
         Ok(Builder {
             inner: Arc::new(Inner {
                 host,
@@ -165,12 +170,16 @@ pub(crate) fn find_maps(host: &HostHelper) -> Result<(IdMap, IdMap), Error> {
 }
 
 /// Has a setuid program write an id map of this process.
-fn write_map(host: &HostHelper, program: &'static str, map: &IdMap) -> Result<(), Error> {
+fn write_map(host: &HostHelper, program: &str, map: &IdMap) -> io::Result<Begun> {
     let mut args = vec![std::process::id().to_string()];
     args.extend(map.to_args());
-    let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    let output = host.run(program, &args, b"").map_err(|error| {
-        if error.kind() == std::io::ErrorKind::NotFound {
+    host.begin(&HostCommand::new(program).args(args))
+}
+
+/// Waits for such a program.
+fn map_is_written(program: &'static str, begun: io::Result<Begun>) -> Result<(), Error> {
+    let output = begun.and_then(Begun::wait).map_err(|error| {
+        if error.kind() == io::ErrorKind::NotFound {
             Error::MissingProgram {
                 program,
                 package: "uidmap",

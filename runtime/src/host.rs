@@ -229,14 +229,35 @@ impl HostHelper {
     /// # Errors
     /// As for [`HostHelper::run`].
     pub fn execute(&self, command: &HostCommand) -> io::Result<Output> {
+        self.begin(command)?.wait()
+    }
+
+    /// Starts to execute a command on the host.
+    ///
+    /// # Errors
+    /// The helper is gone.
+    pub(crate) fn begin(&self, command: &HostCommand) -> io::Result<Begun> {
         let (mut reply, theirs) = UnixStream::pair()?;
         let bytes = serde_json::to_vec(command)?;
         self.send(EXECUTE, theirs.as_raw_fd())?;
         drop(theirs);
         reply.write_all(&bytes)?;
         reply.shutdown(std::net::Shutdown::Write)?;
+        Ok(Begun(reply))
+    }
+}
+
+/// A command that runs on the host.
+pub(crate) struct Begun(UnixStream);
+
+impl Begun {
+    /// Waits for it.
+    ///
+    /// # Errors
+    /// As for [`HostHelper::run`].
+    pub(crate) fn wait(mut self) -> io::Result<Output> {
         let mut bytes = Vec::new();
-        reply.read_to_end(&mut bytes)?;
+        self.0.read_to_end(&mut bytes)?;
         let reply: Reply = serde_json::from_slice(&bytes)?;
         match reply.errno {
             Some(errno) => Err(io::Error::from_raw_os_error(errno)),
@@ -396,34 +417,39 @@ fn execute(request: HostCommand) -> io::Result<Reply> {
             None => command.env_remove(name),
         };
     }
+    let has_input = !request.stdin.is_empty();
     let mut child = command
         .args(request.args.iter().map(|a| OsStr::from_bytes(a)))
-        .stdin(Stdio::piped())
+        .stdin(if has_input {
+            Stdio::piped()
+        } else {
+            Stdio::null()
+        })
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()?;
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-    let reader = |stream: Option<Box<dyn Read + Send>>| {
-        std::thread::spawn(move || {
-            let mut bytes = Vec::new();
-            if let Some(mut stream) = stream {
-                let _ = stream.by_ref().take(OUTPUT_LIMIT).read_to_end(&mut bytes);
-                let _ = io::copy(&mut stream, &mut io::sink());
-            }
-            bytes
-        })
-    };
-    let stdout = reader(stdout.map(|s| Box::new(s) as _));
-    let stderr = reader(stderr.map(|s| Box::new(s) as _));
+    let stderr = std::thread::spawn(move || read_all(stderr));
     if let Some(mut stdin) = stdin {
         // A program that does not read its input is no error.
-        let _ = stdin.write_all(&request.stdin);
+        std::thread::spawn(move || drop(stdin.write_all(&request.stdin)));
     }
+    let stdout = read_all(stdout);
     let status = child.wait()?;
     Ok(Reply {
         errno: None,
         code: status.code(),
-        stdout: stdout.join().unwrap_or_default(),
+        stdout,
         stderr: stderr.join().unwrap_or_default(),
     })
+}
+
+/// Reads to the end, and returns the first [`OUTPUT_LIMIT`] bytes.
+fn read_all(stream: Option<impl Read>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    if let Some(mut stream) = stream {
+        let _ = stream.by_ref().take(OUTPUT_LIMIT).read_to_end(&mut bytes);
+        let _ = io::copy(&mut stream, &mut io::sink());
+    }
+    bytes
 }

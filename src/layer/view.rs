@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::dir::{Found, LayerDir};
 use super::stat::{FileKind, Stat, Timestamp};
@@ -15,18 +15,41 @@ use super::{Device, LayerError, escape, path};
 
 /// Symbolic links followed in one resolution before it counts as a loop.
 const MAX_LINKS: u32 = 255;
-/// Directories remembered. Past it the memory starts afresh, so that it stays small.
-const MAX_CACHED: usize = 65536;
-
-/// The layers that have a directory of a path, top first; none where it is no directory.
-type Layers = Option<Arc<[usize]>>;
+/// Paths remembered. Past it the memory starts afresh, so that it stays small.
+const MAX_REMEMBERED: usize = 65536;
 
 /// A stack of layers as one tree.
+///
+/// Layers never change, so what was found is remembered: all directories, and whatever took
+/// more than one layer to find. A layer that is put on top makes none of it wrong; it is asked
+/// first. So a step on a deep stack asks its topmost layer alone.
 #[derive(Debug, Default)]
 pub struct View {
     /// Bottom first.
     layers: Vec<LayerDir>,
-    directories: Mutex<HashMap<Vec<u8>, Layers>>,
+    /// All of them, top first.
+    all: Layers,
+    memory: Mutex<HashMap<Vec<u8>, Remembered>>,
+}
+
+/// Indices of layers, top first.
+type Layers = Arc<[usize]>;
+
+/// What a view shows at a path.
+#[derive(Clone, Debug, Default)]
+struct Shown {
+    /// The attributes; nothing where nothing shows.
+    stat: Option<Stat>,
+    /// The layers that have it.
+    layers: Layers,
+}
+
+/// What the lower layers of a view show at a path.
+#[derive(Clone, Debug)]
+struct Remembered {
+    /// How many layers, from the bottom, had been asked.
+    asked: usize,
+    shown: Shown,
 }
 
 /// An entry of a [`View`].
@@ -37,7 +60,7 @@ pub struct Node {
     /// Its attributes.
     pub stat: Stat,
     /// The layers that have it, the one that counts first. None for a root without layers.
-    layers: Arc<[usize]>,
+    layers: Layers,
 }
 
 /// An entry of a directory.
@@ -60,7 +83,11 @@ pub struct ResolvedPath {
 
 impl Clone for View {
     fn clone(&self) -> View {
-        View::new(self.layers.clone())
+        View {
+            layers: self.layers.clone(),
+            all: self.all.clone(),
+            memory: Mutex::new(self.memory().clone()),
+        }
     }
 }
 
@@ -68,18 +95,16 @@ impl View {
     /// Returns the view over `layers`, bottom first. None at all is an empty root directory.
     pub fn new(layers: Vec<LayerDir>) -> View {
         View {
+            all: (0..layers.len()).rev().collect(),
             layers,
-            directories: Mutex::default(),
+            memory: Mutex::default(),
         }
     }
 
     /// Puts a layer on top.
     pub fn push(&mut self, layer: LayerDir) {
         self.layers.push(layer);
-        self.directories
-            .get_mut()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
+        self.all = (0..self.layers.len()).rev().collect();
     }
 
     /// Returns the layers, bottom first.
@@ -87,64 +112,87 @@ impl View {
         &self.layers
     }
 
-    /// Returns the layers that make up a directory, top first.
-    fn directory(&self, path: &[u8]) -> Result<Layers, LayerError> {
-        let lock = || {
-            self.directories
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-        };
-        if let Some(known) = lock().get(path) {
-            return Ok(known.clone());
-        }
-        let layers: Layers = if path.is_empty() {
-            Some((0..self.layers.len()).rev().collect())
-        } else {
-            self.search(path)?
-                .filter(|node| node.stat.is_dir())
-                .map(|node| node.layers)
-        };
-        let mut directories = lock();
-        if directories.len() >= MAX_CACHED {
-            directories.clear();
-        }
-        directories.insert(path.to_vec(), layers.clone());
-        Ok(layers)
+    fn memory(&self) -> MutexGuard<'_, HashMap<Vec<u8>, Remembered>> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn is_known(&self, path: &[u8]) -> bool {
-        self.directories
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .contains_key(path)
+    fn remember(&self, path: &[u8], shown: Shown) {
+        let mut memory = self.memory();
+        if memory.len() >= MAX_REMEMBERED {
+            memory.clear();
+        }
+        let asked = self.layers.len();
+        memory.insert(path.to_vec(), Remembered { asked, shown });
+    }
+
+    /// Returns what the whole stack is known to have at a path.
+    fn known(&self, path: &[u8]) -> Option<Shown> {
+        let memory = self.memory();
+        let known = memory.get(path)?;
+        (known.asked == self.layers.len()).then(|| known.shown.clone())
+    }
+
+    /// Returns the layers that make up a directory; nothing where it is none.
+    fn directory(&self, path: &[u8]) -> Result<Option<Layers>, LayerError> {
+        if path.is_empty() {
+            return Ok(Some(self.all.clone()));
+        }
+        Ok(self.shown(path)?.directory())
     }
 
     /// Looks for a clean path that is not the root.
-    fn search(&self, path: &[u8]) -> Result<Option<Node>, LayerError> {
-        // Parents are remembered from the root down and not by recursion: a path may have 2,000
-        // components. Where the nearest one is known already, so are the others.
+    fn shown(&self, path: &[u8]) -> Result<Shown, LayerError> {
+        if let Some(known) = self.known(path) {
+            return Ok(known);
+        }
+        // From the root down and not by recursion: a path may have 2,000 components. Where the
+        // nearest parent is known, those above it don't matter.
         let (parent, _) = path::split(path);
         let slashes = parent.iter().enumerate().filter(|(_, b)| **b == b'/');
-        let ends: Vec<usize> = slashes.map(|(at, _)| at).chain([parent.len()]).collect();
-        let unknown = ends.iter().rev();
-        let unknown = unknown
-            .take_while(|&&end| !self.is_known(&path[..end]))
-            .count();
-        for &end in &ends[ends.len() - unknown..] {
-            if self.directory(&path[..end])?.is_none() {
-                return Ok(None);
+        let whole = (!parent.is_empty()).then_some(parent.len());
+        let ends: Vec<usize> = slashes.map(|(at, _)| at).chain(whole).collect();
+        let (mut unknown, mut parents) = (0, Some(self.all.clone()));
+        for (at, &end) in ends.iter().enumerate().rev() {
+            if let Some(known) = self.known(&path[..end]) {
+                (unknown, parents) = (at + 1, known.directory());
+                break;
             }
         }
-        let Some(parents) = self.directory(parent)? else {
-            return Ok(None);
+        for &end in &ends[unknown..] {
+            let Some(layers) = parents else { break };
+            let shown = self.search(&path[..end], &layers)?;
+            parents = shown.directory();
+            self.remember(&path[..end], shown);
+        }
+        let Some(layers) = parents else {
+            return Ok(Shown::default());
         };
+        let shown = self.search(path, &layers)?;
+        if shown.directory().is_some() || layers.len() > 1 {
+            self.remember(path, shown.clone());
+        }
+        Ok(shown)
+    }
+
+    /// Looks for a path in the layers that make up its parent; of those that were asked before,
+    /// the answer counts.
+    fn search(&self, path: &[u8], parents: &[usize]) -> Result<Shown, LayerError> {
+        let known = self.memory().get(path).cloned();
         let mut merged = Merged::default();
-        for &layer in parents.iter() {
+        for &layer in parents {
+            // An upper layer hides all of the parent's lower part or nothing of it. So where one
+            // of the layers that were asked is left, all are.
+            if let Some(known) = &known
+                && layer < known.asked
+            {
+                merged.add_lower(&known.shown);
+                break;
+            }
             if merged.add(&self.layers[layer], layer, path)? {
                 break;
             }
         }
-        Ok(merged.node(path))
+        Ok(merged.shown())
     }
 
     /// Returns what lies at `path`. Its parents count as directories as they stand: no link is
@@ -154,7 +202,7 @@ impl View {
         if path.is_empty() {
             return self.root().map(Some);
         }
-        self.search(&path)
+        Ok(self.shown(&path)?.node(&path))
     }
 
     /// Returns the root directory: with the attributes that the topmost layer with an entry
@@ -249,18 +297,14 @@ impl View {
         Ok(names
             .into_iter()
             .filter_map(|(name, merged)| {
-                let node = merged.node(&path::join(&path, &name))?;
+                let node = merged.shown().node(&path::join(&path, &name))?;
                 Some(DirEntry { name, node })
             })
             .collect())
     }
 
     /// As [`View::read_dir`], where nothing is to be merged: each entry costs one call.
-    fn read_plain_dir(
-        &self,
-        path: &[u8],
-        layers: &Arc<[usize]>,
-    ) -> Result<Vec<DirEntry>, LayerError> {
+    fn read_plain_dir(&self, path: &[u8], layers: &Layers) -> Result<Vec<DirEntry>, LayerError> {
         let entries = self.layers[layers[0]].list_with_stats(path)?;
         let entries = entries.into_iter().map(|(name, stat)| DirEntry {
             node: Node {
@@ -272,14 +316,12 @@ impl View {
         });
         let entries: Vec<DirEntry> = entries.collect();
         // A walk asks for these next.
-        let mut directories = self
-            .directories
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if directories.len() < MAX_CACHED {
-            for entry in entries.iter().filter(|entry| entry.node.stat.is_dir()) {
-                directories.insert(entry.node.path.clone(), Some(layers.clone()));
-            }
+        for entry in entries.iter().filter(|entry| entry.node.stat.is_dir()) {
+            let shown = Shown {
+                stat: Some(entry.node.stat),
+                layers: layers.clone(),
+            };
+            self.remember(&entry.node.path, shown);
         }
         Ok(entries)
     }
@@ -356,6 +398,22 @@ impl Opener<'_> {
     }
 }
 
+impl Shown {
+    /// Returns the layers of a directory; nothing where it is none.
+    fn directory(&self) -> Option<Layers> {
+        let stat = self.stat.as_ref()?;
+        stat.is_dir().then(|| self.layers.clone())
+    }
+
+    fn node(self, path: &[u8]) -> Option<Node> {
+        Some(Node {
+            path: path.to_vec(),
+            stat: self.stat?,
+            layers: self.layers,
+        })
+    }
+}
+
 /// What the layers from the top say of one path.
 #[derive(Default)]
 struct Merged {
@@ -391,12 +449,23 @@ impl Merged {
         Ok(self.closed)
     }
 
-    fn node(self, path: &[u8]) -> Option<Node> {
-        Some(Node {
-            path: path.to_vec(),
-            stat: self.stat?,
+    /// Adds what all layers further down show.
+    fn add_lower(&mut self, lower: &Shown) {
+        match lower.stat {
+            Some(stat) if stat.is_dir() || self.stat.is_none() => {
+                self.stat.get_or_insert(stat);
+                self.layers.extend(lower.layers.iter());
+            }
+            _ => {}
+        }
+        self.closed = true;
+    }
+
+    fn shown(self) -> Shown {
+        Shown {
+            stat: self.stat,
             layers: self.layers.into(),
-        })
+        }
     }
 }
 

@@ -70,7 +70,8 @@ pub(super) fn read_bounded(path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => other.at("cannot read", path)?,
     };
-    let mut bytes = Vec::new();
+    // Most records are smaller: one call reads them.
+    let mut bytes = Vec::with_capacity(4096);
     match file.take(limit + 1).read_to_end(&mut bytes) {
         Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
             return Err(StoreError::Damaged {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::layer::testing::{TestTar, content, names, stack};
+use crate::layer::testing::{TestLayer, TestTar, content, names, stack};
 
 fn tar() -> TestTar {
     TestTar::new()
@@ -158,4 +158,95 @@ fn no_layers_are_an_empty_root() {
     assert!(view.xattrs(&root).unwrap().is_empty());
     assert!(names(&view, "/").is_empty());
     assert!(view.lookup(b"etc/passwd").unwrap().is_none());
+}
+
+/// Whatever was asked before a layer came, the answers afterwards are those of a view that was
+/// never asked.
+#[test]
+fn what_is_remembered_of_lower_layers_never_shows_through_upper_ones() {
+    const PATHS: [&str; 7] = ["a", "a/b", "a/b/c", "a/d", "e", "e/f", "g"];
+    // A fixed sequence (xorshift), so that a failure comes again.
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut below = |count: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state % count as u64) as usize
+    };
+    for round in 0..60 {
+        let mut asked = View::default();
+        let mut kept = Vec::new();
+        for layer in 0..8 {
+            let directory = TestLayer::new();
+            for path in PATHS {
+                let target = directory.path(path);
+                if !target.parent().is_some_and(std::path::Path::is_dir) {
+                    continue;
+                }
+                match below(8) {
+                    0 | 1 => std::fs::create_dir(target).unwrap(),
+                    2 => std::fs::write(target, "").unwrap(),
+                    kind @ (3 | 4) => {
+                        let (name, value): (&[u8], &[u8]) = match kind {
+                            3 => {
+                                std::fs::write(&target, "").unwrap();
+                                (b"user.overlay.whiteout", b"y")
+                            }
+                            _ => {
+                                std::fs::create_dir(&target).unwrap();
+                                (b"user.overlay.opaque", b"y")
+                            }
+                        };
+                        let set = kiln_runtime::sys::file::set_xattr;
+                        set(directory.fd(), path.as_bytes(), name, value).unwrap();
+                        // Whiteouts by attribute count in directories that are marked.
+                        let parent = path::split(path.as_bytes()).0;
+                        if kind == 3 && !parent.is_empty() {
+                            let mark = b"user.overlay.opaque";
+                            let known = kiln_runtime::sys::file::get_xattr;
+                            if known(directory.fd(), parent, mark).unwrap().is_none() {
+                                set(directory.fd(), parent, mark, b"x").unwrap();
+                            }
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            asked.push(directory.layer());
+            kept.push(directory);
+            let fresh = View::new(asked.layers().to_vec());
+            for path in PATHS {
+                let shown = |view: &View| {
+                    let node = view.lookup(path.as_bytes()).unwrap();
+                    node.map(|node| (node.stat.kind, node.stat.ino, node.layers))
+                };
+                // Some are not asked for each time, so that memories are of various ages.
+                if below(3) > 0 {
+                    assert_eq!(
+                        shown(&asked),
+                        shown(&fresh),
+                        "{round}: layer {layer}, {path}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_upper_layers_lack_is_asked_of_each_layer_once() {
+    let layers = (0..20).map(|at| tar().dir("etc").file(&format!("etc/{at}"), ""));
+    let (layers, mut view) = stack(layers.collect());
+    assert!(view.lookup(b"etc/hosts").unwrap().is_none());
+    // What is added by hand to a layer that was asked can't be seen: it was not looked at again.
+    std::fs::write(layers[3].path("etc/hosts"), "").unwrap();
+    let top = TestLayer::new();
+    view.push(top.layer());
+    assert!(view.lookup(b"etc/hosts").unwrap().is_none());
+    assert!(
+        View::new(view.layers().to_vec())
+            .lookup(b"etc/hosts")
+            .unwrap()
+            .is_some()
+    );
 }
