@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use super::{Image, Output, Sandbox, run, run_from, settled};
+use super::{Image, Output, Registry, Sandbox, run, run_from, settled};
 
 /// The time limit of a command: ample, so that a busy machine fails no test.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -108,6 +108,20 @@ impl Kiln {
         let head = ["build", "-t", "test", "--progress", "plain"].map(OsStr::new);
         let options = options.iter().map(OsStr::new);
         self.run(head.into_iter().chain(options).chain([context.as_os_str()]))
+    }
+
+    /// Builds instructions on the small base image.
+    #[track_caller]
+    pub fn build_on_busybox(&self, instructions: &str) -> Output {
+        let base = Registry::shared().busybox();
+        self.build(&format!("FROM {base}\n{instructions}\n"), &[])
+    }
+
+    /// Builds instructions on the small base image, and reads the image.
+    #[track_caller]
+    pub fn built_on_busybox(&self, instructions: &str) -> Image {
+        self.build_on_busybox(instructions).ok();
+        self.image("test")
     }
 
     /// Saves an image as an OCI archive and reads it with the reader of the tests.
