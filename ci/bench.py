@@ -22,7 +22,7 @@ ARGUMENTS = sys.argv[4:]
 SMOKE = "--smoke" in ARGUMENTS
 PROFILE = "--profile" in ARGUMENTS
 ROUNDS = 1 if SMOKE else 5
-# What takes ten seconds and more is known well enough after three.
+# What takes a peer ten seconds and more is known well enough after three.
 LONG_ROUNDS = 1 if SMOKE else 3
 FILES = 2_000 if SMOKE else 50_000
 MEGABYTES = 32 if SMOKE else 1024
@@ -569,9 +569,9 @@ def apt():
         shell(f"mkdir {root}; unshare -r --map-auto tar -C {root} --exclude=./dev/* "
               f"-xf {BASES}/debian.tar")
         return run(["unshare", "-r", "--map-auto", "-mpf", "sh", "-ec", inside])
-    contenders = {"kiln": (lambda: kiln_build(context, "--no-cache"), LONG_ROUNDS)}
+    contenders = {"kiln": lambda: kiln_build(context, "--no-cache")}
     with_peers(contenders, lambda peer: peer.build(context, "--no-cache"), LONG_ROUNDS)
-    contenders["chroot"] = (plain, LONG_ROUNDS)
+    contenders["chroot"] = plain
     return contenders
 
 
@@ -712,7 +712,7 @@ def main():
     when = time.strftime("%Y-%m-%d")
     head = (f"# Benchmarks\n\nWritten by `ci/bench`: {machine()}; {when}; "
             f"commit {commit.stdout.strip() or 'unknown'}. Medians of {ROUNDS} runs "
-            f"({LONG_ROUNDS} where one takes long), interleaved, stores and contexts on tmpfs, the "
+            f"({LONG_ROUNDS} of a peer that takes long), interleaved, stores and contexts on tmpfs, the "
             "same non-root user. The companion is the best that the machine can do with plain "
             "tools; the goals are against it. buildah and podman are Debian's, with the overlay "
             "driver, chroot isolation and `--layers`. After each row kiln's image is compared with "

@@ -30,7 +30,10 @@ fn tool<S: AsRef<std::ffi::OsStr>>(name: &str, arguments: impl IntoIterator<Item
 
 /// Returns the steps that ran, by their instructions.
 fn ran(output: &Output) -> Vec<String> {
-    let log = output.stderr();
+    ran_in(&output.stderr())
+}
+
+fn ran_in(log: &str) -> Vec<String> {
     let mut ran = Vec::new();
     for line in log.lines() {
         let Some((id, name)) = line.split_once(" [").filter(|(id, _)| id.starts_with('#')) else {
@@ -622,4 +625,55 @@ fn layers_are_compressed_as_it_is_asked_for() {
     let output = there.build_with(&[&from(&cache)], &two_runs(), FILES).ok();
     assert_eq!(ran(&output), [""; 0], "{output}");
     assert_eq!(id(&there), id(&here));
+}
+
+/// Each platform is built by itself, one after the other, and all of them go into one cache.
+#[test]
+fn cache_of_a_build_for_several_platforms_has_the_steps_of_all() {
+    let sandbox = Sandbox::new();
+    let cache = sandbox.path().join("cache");
+    let base = base();
+    let dockerfile = format!(
+        "FROM --platform=$BUILDPLATFORM {base} AS tools\n\
+         ARG TARGETARCH\n\
+         RUN echo $TARGETARCH > /out && cat /proc/sys/kernel/random/uuid >> /out\n\
+         FROM scratch\n\
+         COPY f /f\n\
+         COPY --from=tools /out /out\n"
+    );
+    let platforms = "--platform=linux/amd64,linux/arm64";
+    let build = |kiln: &Kiln, more: &[&str]| {
+        let output = kiln.build_with(&[&[platforms], more].concat(), &dockerfile, FILES);
+        output.ok()
+    };
+    // The numbers of steps begin again with each platform.
+    let ran = |output: &Output| -> Vec<String> {
+        let log = output.stderr();
+        log.split("building for ").flat_map(ran_in).collect()
+    };
+    let first = build(&Kiln::new(), &[&to(&cache, ",mode=max")]);
+    // The COPY is the same for both.
+    assert_eq!(ran(&first).len(), 5, "{first}");
+
+    let fresh = Kiln::new();
+    let layout = |name: &str| sandbox.path().join(name);
+    let again = build(&fresh, &[&from(&cache)]);
+    assert_eq!(ran(&again), [""; 0], "{again}");
+    // What came of it is the same image for each, down to what was random.
+    let third = Kiln::new();
+    for (name, kiln) in [("one", &fresh), ("two", &third)] {
+        let output = format!(
+            "--output=type=oci,tar=false,dest={}",
+            layout(name).display()
+        );
+        let output = build(kiln, &[&from(&cache), &output]);
+        assert_eq!(ran(&output), [""; 0], "{output}");
+    }
+    let digests = |name: &str| -> Vec<_> {
+        let blobs = blobs(&layout(name)).into_iter();
+        blobs
+            .map(|path| path.file_name().unwrap().to_owned())
+            .collect()
+    };
+    assert_eq!(digests("one"), digests("two"));
 }

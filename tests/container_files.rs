@@ -258,39 +258,6 @@ fn archives_go_in_and_out_with_their_owners() {
 }
 
 #[test]
-fn container_that_runs_gives_files_and_takes_none() {
-    let kiln = container("true");
-    kiln.run([
-        "run",
-        "-d",
-        "--name",
-        "bg",
-        "base",
-        "sh",
-        "-c",
-        "echo live > /f; sleep 300",
-    ])
-    .ok();
-    let here = kiln.sandbox().path().to_owned();
-    let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
-    while kiln.run(["cp", "bg:/f", "out"]).code() != Some(0)
-        || fs::read_to_string(here.join("out")).unwrap() != "live\n"
-    {
-        assert!(std::time::Instant::now() < until);
-    }
-    let id = kiln.run(["commit", "bg", "image"]).ok().line();
-    assert!(id.starts_with("sha256:"));
-    let output = kiln.run(["run", "--rm", "image", "cat", "/f"]);
-    assert_eq!(output.ok().stdout(), "live\n");
-    assert_eq!(
-        kiln.run(["cp", "out", "bg:/in"]).fails().stderr(),
-        "error: container bg is running\n\
-         hint: stop it first, or: tar c FILE | kiln exec -i bg tar x -C DIRECTORY\n"
-    );
-    kiln.run(["rm", "-f", "bg"]).ok();
-}
-
-#[test]
 fn commit_makes_an_image_with_what_the_container_has() {
     let script = "rm -r /etc/group /home/app; mkdir /home/app; echo x > /home/app/new; \
                   mkdir /sticky; chmod 1777 /sticky; touch -d @1000000000 /old";

@@ -3,22 +3,12 @@
 mod support;
 
 use std::fs;
-use std::process::{Child, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::Child;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use support::{Kiln, Registry};
-
-/// Returns kiln and the name of an image with busybox, which is in the store.
-fn busybox() -> (Kiln, String) {
-    let kiln = Kiln::new();
-    let name = Registry::shared().busybox();
-    kiln.run(["pull", "-q", &name]).ok();
-    (kiln, name)
-}
+use support::{Kiln, wait_until};
 
 /// Returns a column of all containers, by their names.
 fn column(kiln: &Kiln, field: &str) -> Vec<String> {
@@ -29,29 +19,9 @@ fn column(kiln: &Kiln, field: &str) -> Vec<String> {
     lines
 }
 
-/// Waits until the condition holds; panics after 30 s.
-#[track_caller]
-fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while !condition() {
-        assert!(Instant::now() < deadline, "{what} did not come");
-        thread::sleep(Duration::from_millis(10));
-    }
-}
-
-/// Starts kiln in the foreground of a thread of its own.
-fn start(kiln: &Kiln, arguments: &[&str]) -> Child {
-    kiln.command(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap()
-}
-
 #[test]
 fn changes_stay_from_start_to_start_and_go_with_the_container() {
-    let (kiln, image) = busybox();
+    let (kiln, image) = Kiln::with_busybox();
     let script = "echo x >> /count; cat /count; rm -f /etc/group; ls /etc/group";
     let made = kiln.run(["create", "--name", "one", &image, "sh", "-c", script]);
     let id = made.ok().line();
@@ -85,7 +55,7 @@ fn changes_stay_from_start_to_start_and_go_with_the_container() {
 
 #[test]
 fn ps_shows_what_docker_s_does() {
-    let (kiln, image) = busybox();
+    let (kiln, image) = Kiln::with_busybox();
     kiln.run(["tag", &image, "base"]).ok();
     let words = ["sh", "-c", "exit 3 # a long command"];
     kiln.run(["run", "--name", "ended", "base"].iter().chain(&words))
@@ -149,7 +119,7 @@ fn ps_shows_what_docker_s_does() {
 
 #[test]
 fn names_are_given_once_and_made_up_where_none_is_given() {
-    let (kiln, image) = busybox();
+    let (kiln, image) = Kiln::with_busybox();
     let id = kiln.run(["create", "--name", "one", &image]).ok().line();
     let again = kiln.run(["run", "--name", "one", &image, "true"]).fails();
     assert_eq!(
@@ -197,7 +167,7 @@ fn names_are_given_once_and_made_up_where_none_is_given() {
 
 #[test]
 fn container_that_runs_can_t_be_started_removed_or_lose_its_image() {
-    let (kiln, image) = busybox();
+    let (kiln, image) = Kiln::with_busybox();
     kiln.run(["tag", &image, "base"]).ok();
     kiln.run(["rmi", &image]).ok();
     let id = kiln
@@ -255,7 +225,7 @@ fn container_that_runs_can_t_be_started_removed_or_lose_its_image() {
 
 #[test]
 fn prune_removes_stopped_containers_and_then_what_only_they_had() {
-    let (kiln, image) = busybox();
+    let (kiln, image) = Kiln::with_busybox();
     let id = kiln.run(["create", "--name", "old", &image]).ok().line();
     // An image that a container has stays, also where all go.
     kiln.run(["image", "prune", "-af"]).ok();
@@ -278,16 +248,15 @@ fn prune_removes_stopped_containers_and_then_what_only_they_had() {
 
 #[test]
 fn killed_kiln_takes_its_container_along_which_is_exited_then_and_starts_again() {
-    let (kiln, image) = busybox();
+    let (kiln, image) = Kiln::with_busybox();
     let script = "echo start >> /log; cat /log; exec sleep 300";
-    let mut child = start(&kiln, &["run", "--name", "one", &image, "sh", "-c", script]);
-    wait_until("the container", || {
-        column(&kiln, "State") == ["one running"]
-    });
-    let pid = kiln
-        .run(["inspect", "-f", "{{.State.Pid}}", "one"])
-        .ok()
-        .line();
+    let mut child = kiln.start(["run", "--name", "one", &image, "sh", "-c", script]);
+    let pid = || {
+        let shown = kiln.run(["inspect", "-f", "{{.State.Pid}}", "one"]);
+        shown.stdout().trim().parse::<u32>().unwrap_or(0)
+    };
+    wait_until("the container", || pid() != 0);
+    let pid = pid();
     kill(Pid::from_raw(child.id() as i32), Signal::SIGKILL).unwrap();
     child.wait().unwrap();
     assert_eq!(column(&kiln, "Status"), ["one Exited (137)"]);
@@ -301,10 +270,7 @@ fn killed_kiln_takes_its_container_along_which_is_exited_then_and_starts_again()
         kiln.run(["logs", "one"]).ok().stdout() == "start\nstart\n"
     });
     // With --rm, nothing stays of a killed one: the next kiln sees to that.
-    let mut child = start(
-        &kiln,
-        &["run", "--rm", "--name", "two", &image, "sleep", "300"],
-    );
+    let mut child = kiln.start(["run", "--rm", "--name", "two", &image, "sleep", "300"]);
     wait_until("the container", || column(&kiln, "State").len() == 2);
     wait_until("its start", || column(&kiln, "State")[1] == "two running");
     kill(Pid::from_raw(child.id() as i32), Signal::SIGKILL).unwrap();
@@ -315,12 +281,10 @@ fn killed_kiln_takes_its_container_along_which_is_exited_then_and_starts_again()
 
 #[test]
 fn of_two_starts_at_once_one_wins() {
-    let (kiln, image) = busybox();
+    let (kiln, image) = Kiln::with_busybox();
     kiln.run(["create", "--name", "one", &image, "sleep", "1"])
         .ok();
-    let starts: Vec<Child> = (0..4)
-        .map(|_| start(&kiln, &["start", "-a", "one"]))
-        .collect();
+    let starts: Vec<Child> = (0..4).map(|_| kiln.start(["start", "-a", "one"])).collect();
     let mut codes: Vec<_> = starts
         .into_iter()
         .map(|child| {
@@ -339,7 +303,7 @@ fn of_two_starts_at_once_one_wins() {
 
 #[test]
 fn stop_asks_first_and_kill_sends_any_signal() {
-    let (kiln, image) = busybox();
+    let (kiln, image) = Kiln::with_busybox();
     let script = "trap 'echo asked; exit 5' TERM; trap 'echo usr' USR1; echo up; \
                   while :; do sleep 0.05; done";
     kiln.run(["run", "-d", "--name", "one", &image, "sh", "-c", script])
@@ -369,13 +333,13 @@ fn stop_asks_first_and_kill_sends_any_signal() {
 
 #[test]
 fn wait_knows_the_exit_code_of_a_container_that_goes_with_its_end() {
-    let (kiln, image) = busybox();
+    let (kiln, image) = Kiln::with_busybox();
     let script = "while [ ! -e /dev/shm/go ]; do sleep 0.01; done; sleep 3; exit 9";
     let arguments = [
         "run", "-d", "--rm", "--name", "one", &image, "sh", "-c", script,
     ];
     kiln.run(arguments).ok();
-    let waiting = start(&kiln, &["wait", "one"]);
+    let waiting = kiln.start(["wait", "one"]);
     kiln.run(["exec", "one", "touch", "/dev/shm/go"]).ok();
     let output = waiting.wait_with_output().unwrap();
     assert_eq!(String::from_utf8(output.stdout).unwrap(), "9\n");
@@ -384,7 +348,7 @@ fn wait_knows_the_exit_code_of_a_container_that_goes_with_its_end() {
 
 #[test]
 fn command_that_can_t_start_in_the_background_is_said_and_gives_its_code() {
-    let (kiln, image) = busybox();
+    let (kiln, image) = Kiln::with_busybox();
     let failed = kiln
         .run(["run", "-d", "--name", "one", &image, "nosuch"])
         .fails();
@@ -414,9 +378,9 @@ fn command_that_can_t_start_in_the_background_is_said_and_gives_its_code() {
 
 #[test]
 fn signal_goes_to_a_command_that_has_a_handler() {
-    let (kiln, image) = busybox();
+    let (kiln, image) = Kiln::with_busybox();
     let script = "trap 'echo bye; exit 7' INT; echo up; while :; do sleep 0.05; done";
-    let mut child = start(&kiln, &["run", "--rm", &image, "sh", "-c", script]);
+    let mut child = kiln.start(["run", "--rm", &image, "sh", "-c", script]);
     let mut up = [0; 3];
     std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut up).unwrap();
     kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).unwrap();

@@ -5,15 +5,7 @@ mod support;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 
-use support::{Kiln, Registry};
-
-/// Returns kiln and the name of an image with busybox, which is in the store.
-fn busybox() -> (Kiln, String) {
-    let kiln = Kiln::new();
-    let name = Registry::shared().busybox();
-    kiln.run(["pull", "-q", &name]).ok();
-    (kiln, name)
-}
+use support::Kiln;
 
 fn shell(kiln: &Kiln, options: &[&str], image: &str, script: &str) -> support::Output {
     let command = [image, "sh", "-c", script];
@@ -22,7 +14,7 @@ fn shell(kiln: &Kiln, options: &[&str], image: &str, script: &str) -> support::O
 
 #[test]
 fn files_of_the_user_are_shown_and_written() {
-    let (kiln, image) = busybox();
+    let (kiln, image) = Kiln::with_busybox();
     let here = kiln.sandbox().directory("data", &[("file", "mine\n")]);
     // Private to the user: root in the container may use it all the same.
     fs::set_permissions(&here, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
@@ -66,7 +58,7 @@ fn files_of_the_user_are_shown_and_written() {
 
 #[test]
 fn source_that_is_missing_is_made_by_v_and_refused_by_mount() {
-    let (kiln, image) = busybox();
+    let (kiln, image) = Kiln::with_busybox();
     let here = kiln.sandbox().path().to_owned();
     shell(&kiln, &["-v", "./made:/made"], &image, "true").ok();
     assert!(here.join("made").is_dir());
@@ -92,7 +84,7 @@ fn source_that_is_missing_is_made_by_v_and_refused_by_mount() {
 
 #[test]
 fn mounts_are_no_changes_and_are_there_again_at_the_next_start() {
-    let (kiln, image) = busybox();
+    let (kiln, image) = Kiln::with_busybox();
     kiln.sandbox().directory("data", &[("file", "mine\n")]);
     let options = [
         "--name",
@@ -115,7 +107,7 @@ fn mounts_are_no_changes_and_are_there_again_at_the_next_start() {
 
 #[test]
 fn root_that_is_read_only_has_writable_mounts() {
-    let (kiln, image) = busybox();
+    let (kiln, image) = Kiln::with_busybox();
     let script = "echo x > /x; echo x > /tmp/x && cat /tmp/x; echo x > /dev/shm/x && echo shm";
     let output = shell(&kiln, &["--read-only", "--tmpfs", "/tmp"], &image, script).ok();
     assert_eq!(
@@ -126,7 +118,7 @@ fn root_that_is_read_only_has_writable_mounts() {
 
 #[test]
 fn limits_names_groups_and_capabilities_are_as_asked_for() {
-    let (kiln, image) = busybox();
+    let (kiln, image) = Kiln::with_busybox();
     let options = [
         "--ulimit",
         "nofile=100:200",
@@ -167,7 +159,7 @@ fn limits_names_groups_and_capabilities_are_as_asked_for() {
 
 #[test]
 fn id_is_written_to_a_file_that_must_not_exist() {
-    let (kiln, image) = busybox();
+    let (kiln, image) = Kiln::with_busybox();
     let create = [
         "create",
         "--cidfile",
@@ -200,7 +192,7 @@ fn id_is_written_to_a_file_that_must_not_exist() {
 
 #[test]
 fn flags_that_can_t_be_carried_out_are_refused_by_name() {
-    let (kiln, image) = busybox();
+    let (kiln, image) = Kiln::with_busybox();
     for (flags, error) in [
         (
             &["-p", "80:80"][..],

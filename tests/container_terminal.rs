@@ -6,15 +6,7 @@ use std::os::unix::process::ExitStatusExt;
 
 use nix::sys::signal::Signal;
 
-use support::{Console, Kiln, Registry};
-
-/// Returns kiln and the name of an image with busybox, which is in the store.
-fn busybox() -> (Kiln, String) {
-    let kiln = Kiln::new();
-    let name = Registry::shared().busybox();
-    kiln.run(["pull", "-q", &name]).ok();
-    (kiln, name)
-}
+use support::{Console, Kiln};
 
 fn console(kiln: &Kiln, arguments: &[&str]) -> Console {
     Console::start(&kiln.command(arguments))
@@ -22,7 +14,7 @@ fn console(kiln: &Kiln, arguments: &[&str]) -> Console {
 
 #[test]
 fn shell_gets_what_is_typed_and_the_size_of_the_terminal() {
-    let (kiln, image) = busybox();
+    let (kiln, image) = Kiln::with_busybox();
     let mut console = console(&kiln, &["run", "--rm", "-it", &image, "sh"]);
     console.types("tty; stty size; echo $TERM; cat /proc/sys/kernel/hostname | wc -c\n");
     console.shows("/dev/pts/0\r\n24 80\r\nxterm\r\n13\r\n");
@@ -37,7 +29,7 @@ fn shell_gets_what_is_typed_and_the_size_of_the_terminal() {
 
 #[test]
 fn ctrl_c_goes_to_the_command_and_ctrl_d_ends_its_input() {
-    let (kiln, image) = busybox();
+    let (kiln, image) = Kiln::with_busybox();
     let script = "trap 'echo caught' INT; echo up; cat; echo rest; cat; exit 3";
     let mut console = console(&kiln, &["run", "--rm", "-it", &image, "sh", "-c", script]);
     console.shows("up\r\n");
@@ -53,7 +45,7 @@ fn ctrl_c_goes_to_the_command_and_ctrl_d_ends_its_input() {
 
 #[test]
 fn terminal_is_as_it_was_when_kiln_is_ended_or_killed() {
-    let (kiln, image) = busybox();
+    let (kiln, image) = Kiln::with_busybox();
     for (signal, code) in [(Signal::SIGTERM, Some(143)), (Signal::SIGKILL, None)] {
         let arguments = [
             "run",
@@ -84,7 +76,7 @@ fn terminal_is_as_it_was_when_kiln_is_ended_or_killed() {
 
 #[test]
 fn large_output_arrives_whole_and_in_order() {
-    let (kiln, image) = busybox();
+    let (kiln, image) = Kiln::with_busybox();
     let arguments = ["run", "--rm", "-it", &image, "seq", "1", "30000"];
     let mut console = console(&kiln, &arguments);
     assert_eq!(console.ends().code(), Some(0));
@@ -95,7 +87,7 @@ fn large_output_arrives_whole_and_in_order() {
 
 #[test]
 fn terminal_belongs_to_the_user_of_the_command() {
-    let (kiln, image) = busybox();
+    let (kiln, image) = Kiln::with_busybox();
     let script = "stat -c %U \"$(tty)\"; echo again > /dev/tty; echo more > \"$(tty)\"";
     let arguments = [
         "run", "--rm", "-it", "-u", "app", &image, "sh", "-c", script,
@@ -107,7 +99,7 @@ fn terminal_belongs_to_the_user_of_the_command() {
 
 #[test]
 fn terminal_needs_one_at_the_other_end_unless_nothing_is_typed() {
-    let (kiln, image) = busybox();
+    let (kiln, image) = Kiln::with_busybox();
     let refused = kiln.run(["run", "--rm", "-it", &image, "true"]).fails();
     assert_eq!(
         (refused.code(), refused.stderr()),
@@ -124,7 +116,7 @@ fn terminal_needs_one_at_the_other_end_unless_nothing_is_typed() {
 
 #[test]
 fn container_is_started_again_with_its_terminal() {
-    let (kiln, image) = busybox();
+    let (kiln, image) = Kiln::with_busybox();
     kiln.run(["create", "-it", "--name", "one", &image, "sh"])
         .ok();
     let mut first = console(&kiln, &["start", "-ai", "one"]);
@@ -138,7 +130,7 @@ fn container_is_started_again_with_its_terminal() {
 
 #[test]
 fn exec_has_a_terminal_of_its_own_in_a_container_that_runs() {
-    let (kiln, image) = busybox();
+    let (kiln, image) = Kiln::with_busybox();
     kiln.run(["run", "-d", "--name", "bg", &image, "sleep", "300"])
         .ok();
     let mut console = console(&kiln, &["exec", "-it", "bg", "sh"]);
@@ -154,7 +146,7 @@ fn exec_has_a_terminal_of_its_own_in_a_container_that_runs() {
 
 #[test]
 fn container_that_runs_in_the_background_has_a_terminal_that_is_logged() {
-    let (kiln, image) = busybox();
+    let (kiln, image) = Kiln::with_busybox();
     let script = "tty; echo err >&2";
     kiln.run(["run", "-dt", "--name", "one", &image, "sh", "-c", script])
         .ok();

@@ -45,6 +45,7 @@ Commands:
   logout     Log out from a registry
   logs       Show what a container wrote in the background
   manifest   Put images for several platforms together as one: create, add, push …
+  pause      Stop all processes of containers for a while
   prune      Remove what is not needed: stopped containers, dangling images, build cache, leftovers
   ps         List containers
   pull       Download an image from a registry
@@ -58,6 +59,7 @@ Commands:
   stop       Stop containers
   system     The whole store: system df, prune, reset
   tag        Give an image another name
+  unpause    Let the processes of paused containers go on
   unshare    Run a command, or a shell, where the files of the store have their ids
   version    Show the version
   wait       Wait for the end of containers

@@ -14,29 +14,11 @@ use nix::unistd::Pid;
 
 use support::{
     Kiln, Registry, assert_no_process_with, assert_swept, names_in, processes_with, unique_marker,
+    wait_until,
 };
 
 /// The end must come within this time.
 const PROMPT: Duration = Duration::from_secs(2);
-
-fn start(kiln: &Kiln, arguments: &[&str]) -> Child {
-    kiln.command(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap()
-}
-
-/// Waits until the condition holds; panics after 30 s.
-#[track_caller]
-fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while !condition() {
-        assert!(Instant::now() < deadline, "{what} did not come");
-        thread::sleep(Duration::from_millis(5));
-    }
-}
 
 /// Sends a signal, and returns how the process ended and what it had written to stderr.
 fn end_with(signal: Signal, mut child: Child) -> (ExitStatus, String) {
@@ -93,10 +75,7 @@ fn signal_ends_a_step_with_all_of_its_processes() {
         let context = kiln
             .sandbox()
             .directory("stuck", &[("Dockerfile", &dockerfile)]);
-        let child = start(
-            &kiln,
-            &["build", "--progress", "plain", context.to_str().unwrap()],
-        );
+        let child = kiln.start(["build", "--progress", "plain", context.to_str().unwrap()]);
         wait_until("the step", || {
             // The shell, which becomes the last sleep, and the two behind it.
             processes_with(&marker).len() >= 3
@@ -122,7 +101,7 @@ fn signal_ends_a_pull_from_a_registry_that_says_nothing() {
     // Before any answer, and in the middle of the layer.
     for budget in [0, 200_000] {
         let reference = format!("{}{name}", stalling_registry(registry, budget));
-        let child = start(&kiln, &["pull", "--progress", "plain", &reference]);
+        let child = kiln.start(["pull", "--progress", "plain", &reference]);
         if budget == 0 {
             thread::sleep(Duration::from_millis(300));
         } else {
@@ -198,7 +177,7 @@ fn command_that_only_reads_ends_by_the_signal_itself() {
         .open(kiln.store().join("locks/use"))
         .unwrap();
     lock.lock().unwrap();
-    let child = start(&kiln, &["tag", "one", "two"]);
+    let child = kiln.start(["tag", "one", "two"]);
     thread::sleep(Duration::from_millis(200));
     let (status, stderr) = end_with(Signal::SIGINT, child);
     assert_eq!(
@@ -237,11 +216,11 @@ fn signal_leaves_nothing_of_what_a_step_has_mounted() {
         &ssh,
         context,
     ];
-    let child = start(&kiln, &build);
+    let child = kiln.start(build);
     wait_until("the step", || !processes_with(&marker).is_empty());
     // Another one, which wants no result of this one, waits for the cache: that ends at once too.
     let anew: Vec<&str> = build.into_iter().chain(["--no-cache"]).collect();
-    let second = start(&kiln, &anew);
+    let second = kiln.start(&anew);
     thread::sleep(Duration::from_millis(500));
     let (status, stderr) = end_with(Signal::SIGINT, second);
     assert_eq!(status.code(), Some(130), "{stderr}");

@@ -3,8 +3,10 @@
 
 mod support;
 
-use std::io::Write;
-use std::path::Path;
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -332,4 +334,119 @@ fn round_trips_through_other_programs_change_nothing() {
     let loaded = other.image("localhost/written:2");
     assert_eq!(loaded.id, sent.id);
     assert_same(&loaded.tree, &sent.tree);
+}
+
+/// How large the sparse files are, each: several times what kiln may hold in memory.
+const SPARSE: u64 = 512 << 20;
+
+/// Where they have data: in the middle of a page too, and to the last byte.
+fn islands() -> [(u64, &'static [u8]); 3] {
+    [
+        (0, b"begin"),
+        (SPARSE / 2 - 3, b"middle"),
+        (SPARSE - 3, b"end"),
+    ]
+}
+
+/// Asserts that a file is as it was made, byte for byte; with `is_sparse`, in little space.
+#[track_caller]
+fn assert_sparse(path: &Path, is_sparse: bool) {
+    let mut file = File::open(path).unwrap();
+    let metadata = file.metadata().unwrap();
+    assert_eq!(metadata.len(), SPARSE, "{}", path.display());
+    let space = metadata.blocks() * 512;
+    assert!(!is_sparse || space <= 1 << 20, "{space} bytes on disk");
+    let zeros = vec![0; 1 << 20];
+    let (mut found, mut at) = (Vec::new(), 0);
+    let mut piece = vec![0; zeros.len()];
+    while at < SPARSE {
+        file.read_exact(&mut piece).unwrap();
+        if piece != zeros {
+            let data = piece.iter().enumerate().filter(|(_, byte)| **byte != 0);
+            found.extend(data.map(|(index, byte)| (at + index as u64, *byte)));
+        }
+        at += piece.len() as u64;
+    }
+    let expected: Vec<(u64, u8)> = islands()
+        .into_iter()
+        .flat_map(|(start, data)| (start..).zip(data.iter().copied()))
+        .collect();
+    assert_eq!(found, expected, "{}", path.display());
+}
+
+/// Returns the files of a name in the trees of a store's layers.
+fn in_layers(kiln: &Kiln, name: &str) -> Vec<PathBuf> {
+    let layers = fs::read_dir(kiln.store().join("layers")).unwrap();
+    let files = layers.map(|layer| layer.unwrap().path().join("fs").join(name));
+    files.filter(|path| path.exists()).collect()
+}
+
+/// Asserts that a store has the two files of [`holes_stay_holes`], with their holes.
+#[track_caller]
+fn assert_holes(kiln: &Kiln) {
+    for name in ["copied", "made"] {
+        let files = in_layers(kiln, name);
+        assert_eq!(files.len(), 1, "{name}");
+        assert_sparse(&files[0], true);
+    }
+}
+
+/// SEMANTICS 71: what COPY takes and what a step makes by seeking; through a push and a pull, an
+/// archive, skopeo and umoci.
+#[test]
+fn holes_stay_holes() {
+    let (registry, base) = (Registry::start(), Registry::shared().busybox());
+    let kiln = Kiln::new();
+    let context = kiln.sandbox().directory("context", &[]);
+    let file = File::create(context.join("hole")).unwrap();
+    file.set_len(SPARSE).unwrap();
+    let mut script = format!("truncate -s {SPARSE} /made");
+    for (at, data) in islands() {
+        file.write_all_at(data, at).unwrap();
+        let data = std::str::from_utf8(data).unwrap();
+        script += &format!(" && printf {data} | dd of=/made bs=1 seek={at} conv=notrunc");
+    }
+    let dockerfile = format!("FROM {base}\nCOPY hole /copied\nRUN {script}\n");
+    fs::write(context.join("Dockerfile"), dockerfile).unwrap();
+    let name = registry.reference("sparse:1");
+    kiln.run(["build", "-t", &name, "context"]).ok();
+    assert_holes(&kiln);
+    let described = |kiln: &Kiln, name: &str| {
+        let format = "{{.Id}} {{json .RootFS.Layers}}";
+        kiln.run(["inspect", "--format", format, name]).ok().line()
+    };
+    let made = described(&kiln, &name);
+    kiln.run(["push", &name]).ok();
+
+    let pulled = Kiln::new();
+    pulled.run(["pull", &name]).ok();
+    assert_eq!(described(&pulled, &name), made);
+    assert_holes(&pulled);
+    pulled.run(["fsck"]).ok();
+    let archive = kiln.sandbox().join("archive.tar");
+    pulled.run(["save", "-o", text(&archive), &name]).ok();
+    let loaded = Kiln::new();
+    loaded.run(["load", "-i", text(&archive)]).ok();
+    assert_eq!(described(&loaded, &name), made);
+    assert_holes(&loaded);
+
+    require!(has_program("skopeo"), "no skopeo");
+    require!(has_program("umoci"), "no umoci");
+    let layout = kiln.sandbox().join("layout");
+    let place = format!("oci:{}:1", text(&layout));
+    let from = format!("docker://{name}");
+    let quiet = ["--insecure-policy", "copy", "--quiet"];
+    let plain = ["--src-tls-verify=false", &from, &place];
+    tool("skopeo", &[&quiet[..], &plain].concat());
+    let copied = Kiln::new();
+    copied.run(["copy", "-q", &place, "store:copied"]).ok();
+    assert_eq!(described(&copied, "copied"), made);
+    assert_holes(&copied);
+    let image = format!("{}:1", text(&layout));
+    let bundle = kiln.sandbox().join("bundle");
+    let arguments = ["unpack", "--rootless", "--image", &image, text(&bundle)];
+    tool("umoci", &arguments);
+    for name in ["copied", "made"] {
+        assert_sparse(&bundle.join("rootfs").join(name), false);
+    }
 }

@@ -284,3 +284,109 @@ fn list_that_lost_its_index_is_found_and_taken_away() {
     kiln.run(["fsck"]).ok();
     assert_eq!(fs::read_dir(lists).unwrap().count(), 0);
 }
+
+/// The output of `docker manifest inspect --verbose`, which scripts read.
+#[test]
+fn verbose_shows_each_image_with_its_platform_and_manifest() {
+    let (kiln, registry) = (kiln_with_images(), Registry::start());
+    let list = registry.reference("team/joined:1");
+    kiln.run(["manifest", "create", &list, "one:amd64", "one:arm64"])
+        .ok();
+    kiln.run(["manifest", "push", &list]).ok();
+    let verbose = |kiln: &Kiln, name: &str| -> Value {
+        let shown = kiln.run(["manifest", "inspect", "-v", name]).ok().stdout();
+        serde_json::from_str(&shown).unwrap()
+    };
+    let index = document(&kiln, &list);
+    let mut expected = Vec::new();
+    for entry in index["manifests"].as_array().unwrap() {
+        let digest = entry["digest"].as_str().unwrap();
+        let repository = list.trim_end_matches(":1");
+        expected.push(json!({
+            "Ref": format!("{list}@{digest}"),
+            "Descriptor": entry,
+            "OCIManifest": document(&kiln, &format!("{repository}@{digest}")),
+        }));
+    }
+    // The list of the store, and the index of the registry.
+    assert_eq!(verbose(&kiln, &list), json!(expected));
+    assert_eq!(verbose(&Kiln::new(), &list), json!(expected));
+    let one = registry.reference("team/one:1");
+    kiln.run(["tag", "one:arm64", &one]).ok();
+    kiln.run(["push", &one]).ok();
+    let arm = &expected[1];
+    assert_eq!(
+        verbose(&Kiln::new(), &format!("docker://{one}")),
+        json!({"Ref": one, "Descriptor": arm["Descriptor"], "OCIManifest": arm["OCIManifest"]})
+    );
+}
+
+#[test]
+fn list_goes_to_the_registry_in_the_format_that_is_asked_for() {
+    let (kiln, registry) = (kiln_with_images(), Registry::start());
+    let list = registry.reference("team/joined:1");
+    kiln.run(["manifest", "create", &list, "one:amd64", "one:arm64"])
+        .ok();
+    let annotate = ["manifest", "annotate", "--annotation", "k=v"];
+    kiln.run([&annotate[..], &[&list, "one:amd64"]].concat())
+        .ok();
+    let kinds = |options: &[&str]| {
+        let push = [&["manifest", "push", "--all"], options, &[&list]].concat();
+        let digest = kiln.run(push).ok().line();
+        let fresh = Kiln::new();
+        let pulled = fresh.run(["pull", &list]).ok().stdout();
+        assert!(
+            pulled.starts_with(&format!("Digest: {digest}\n")),
+            "{pulled}"
+        );
+        let shown = fresh.run(["manifest", "inspect", "-v", &list]).ok();
+        let images: Value = serde_json::from_str(&shown.stdout()).unwrap();
+        let image = images[0].clone();
+        let manifest = ["SchemaV2Manifest", "OCIManifest"].map(|key| image[key].clone());
+        let manifest = manifest.into_iter().find(|m| !m.is_null()).unwrap();
+        let layer = manifest["layers"][0]["mediaType"].clone();
+        let kind = document(&fresh, &list)["mediaType"].clone();
+        let annotations = image["Descriptor"]["annotations"].clone();
+        [kind, manifest["mediaType"].clone(), layer, annotations]
+    };
+    let docker = "application/vnd.docker";
+    assert_eq!(
+        kinds(&["--format", "v2s2"]),
+        [
+            json!(format!("{docker}.distribution.manifest.list.v2+json")),
+            json!(format!("{docker}.distribution.manifest.v2+json")),
+            json!(format!("{docker}.image.rootfs.diff.tar.gzip")),
+            Value::Null,
+        ]
+    );
+    let oci = "application/vnd.oci.image";
+    let whole = |layer: &str| {
+        [
+            json!(format!("{oci}.index.v1+json")),
+            json!(format!("{oci}.manifest.v1+json")),
+            json!(format!("{oci}.layer.v1.{layer}")),
+            json!({"k": "v"}),
+        ]
+    };
+    assert_eq!(kinds(&["--format=oci"]), whole("tar+gzip"));
+    assert_eq!(kinds(&["--compression", "zstd"]), whole("tar+zstd"));
+    let arguments = ["--format=v2s2", "--compression=zstd", &list];
+    let output = kiln
+        .run([&["manifest", "push"], &arguments[..]].concat())
+        .fails();
+    let shown = output.stderr();
+    let shown = shown[shown.find("error: ").unwrap()..].split_once("sha256:");
+    let (head, tail) = shown.unwrap();
+    assert_eq!(
+        (head, &tail[64..]),
+        (
+            "error: manifest ",
+            ": docker's schema 2 has no \"application/vnd.oci.image.layer.v1.tar+zstd\"\n\
+             hint: leave out --format, or say --format oci\n"
+        )
+    );
+    // What failed is not taken away; what went is.
+    assert_eq!(kiln.run(["manifest", "exists", &list]).code(), Some(0));
+    kiln.run(["manifest", "push", "--rm", &list]).ok();
+    assert_eq!(kiln.run(["manifest", "exists", &list]).code(), Some(1));
+}

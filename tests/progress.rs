@@ -8,14 +8,6 @@ use std::time::Duration;
 
 use support::{Kiln, Output, Registry, run, settled};
 
-/// Returns kiln and the name of an image with busybox, which is in the store.
-fn busybox() -> (Kiln, String) {
-    let kiln = Kiln::new();
-    let name = Registry::shared().busybox();
-    kiln.run(["pull", "-q", &name]).ok();
-    (kiln, name)
-}
-
 /// Returns standard error, with the base and the image's id by name.
 fn shown(output: &Output, base: &str, id: &str) -> String {
     let short = id.get("sha256:".len()..).and_then(|hex| hex.get(..12));
@@ -27,7 +19,7 @@ fn shown(output: &Output, base: &str, id: &str) -> String {
 
 #[test]
 fn plain_progress_names_each_step_and_the_lines_of_its_output() {
-    let (kiln, base) = busybox();
+    let (kiln, base) = Kiln::with_busybox();
     let dockerfile = format!(
         "FROM {base} AS one\nCOPY file /file\nRUN echo first; echo second >&2; printf rest\n\
          FROM one\nCOPY --from=one /file /copy\nCMD [\"true\"]\n"
@@ -102,7 +94,7 @@ fn base_that_is_not_in_the_store_is_pulled_in_its_step() {
 
 #[test]
 fn step_that_fails_is_reported_with_its_place_command_output_and_log() {
-    let (kiln, base) = busybox();
+    let (kiln, base) = Kiln::with_busybox();
     let dockerfile = format!(
         "FROM {base}\nRUN true\n# a comment\nRUN echo some output && \\\n    \
          seq 1 30 && exit 7\nCMD [\"true\"]\n"
@@ -145,7 +137,7 @@ error: step failed: [3/3] RUN echo some output &&     seq 1 30 && exit 7
 
 #[test]
 fn end_by_a_signal_and_a_command_that_is_not_there_are_said_in_words() {
-    let (kiln, base) = busybox();
+    let (kiln, base) = Kiln::with_busybox();
     let output = kiln
         .build(
             &format!("FROM {base}\nRUN ulimit -t 1; while :; do :; done\n"),
@@ -171,7 +163,7 @@ fn end_by_a_signal_and_a_command_that_is_not_there_are_said_in_words() {
 
 #[test]
 fn quiet_build_prints_the_id_alone_and_a_failure_still_says_why() {
-    let (kiln, base) = busybox();
+    let (kiln, base) = Kiln::with_busybox();
     let quiet = |dockerfile: &str| {
         let context = kiln
             .sandbox()
@@ -239,7 +231,7 @@ const SHOW_CURSOR: &str = "\x1b[?25h";
 
 #[test]
 fn terminal_shows_running_steps_live_and_gets_its_cursor_back() {
-    let (kiln, base) = busybox();
+    let (kiln, base) = Kiln::with_busybox();
     let dockerfile = format!("FROM {base}\nRUN echo a line of output; sleep 1; echo more\n");
     let context = kiln
         .sandbox()
@@ -295,7 +287,7 @@ fn settled_terminal(lines: &[String], base: &str, id: &str) -> String {
 
 #[test]
 fn terminal_is_given_back_before_the_report_of_a_failure() {
-    let (kiln, base) = busybox();
+    let (kiln, base) = Kiln::with_busybox();
     let dockerfile = format!("FROM {base}\nRUN echo doomed; sleep 0.3; exit 9\n");
     let context = kiln
         .sandbox()
@@ -315,7 +307,7 @@ fn terminal_is_given_back_before_the_report_of_a_failure() {
 
 #[test]
 fn interrupted_terminal_is_given_back() {
-    let (kiln, base) = busybox();
+    let (kiln, base) = Kiln::with_busybox();
     let dockerfile = format!("FROM {base}\nRUN echo up; sleep 300\n");
     let context = kiln
         .sandbox()
@@ -350,7 +342,7 @@ fn interrupted_terminal_is_given_back() {
 
 #[test]
 fn no_color_and_ci_are_respected_on_a_terminal() {
-    let (kiln, base) = busybox();
+    let (kiln, base) = Kiln::with_busybox();
     let dockerfile = format!("FROM {base}\nRUN exit 9\n");
     let context = kiln
         .sandbox()

@@ -352,7 +352,7 @@ fn private_repository_asks_for_a_login_and_takes_docker_s_config() {
         kiln.run(["pull", &reference]),
         &registry.address(),
         "error: REGISTRY/app: manifest 1: unauthorized: 401 UNAUTHORIZED: authentication required\n\
-         hint: the stored credentials may be old, or lack the right; \
+         hint: the credentials may be old or wrong, or lack the right; \
          log in: kiln login REGISTRY\n",
     );
     config(AUTH);

@@ -190,7 +190,8 @@ fn endless_answers_come_to_an_end() {
         &kiln,
         kiln.run(["pull", &reference]),
         &registry.address(),
-        "error: REGISTRY/app: manifest 1: larger than the limit of 1048576 bytes\n",
+        "error: REGISTRY/app: manifest 1: the token server REGISTRY: malformed answer: \
+         it has more than 1048576 bytes\n",
     );
 }
 

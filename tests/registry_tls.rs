@@ -109,3 +109,43 @@ fn registry_that_asks_for_a_client_certificate_gets_it() {
     fs::copy(&key, &missing).unwrap();
     kiln.run(["pull", &name]).ok();
 }
+
+#[test]
+fn certificates_come_from_the_directory_that_is_named() {
+    let authority = TestAuthority::new();
+    let registry = Registry::start_with_tls(&authority, false);
+    let kiln = Kiln::new();
+    let directory = kiln.sandbox().directory("certificates", &[]);
+    fs::copy(authority.certificate(), directory.join("ca.crt")).unwrap();
+    let directory = directory.to_str().unwrap();
+    let name = registry.busybox();
+    kiln.run(["pull", "--cert-dir", directory, &name]).ok();
+    let copy = registry.reference("copy:1");
+    kiln.run(["tag", &name, &copy]).ok();
+    kiln.run(["push", &copy])
+        .fails_with("its issuer is unknown");
+    kiln.run(["push", "--cert-dir", directory, &copy]).ok();
+    let layout = format!("oci:{}:1", kiln.sandbox().join("layout").to_str().unwrap());
+    let arguments = ["copy", "--src-cert-dir", directory, &copy, &layout];
+    kiln.run(arguments).ok();
+    kiln.run(["rmi", &name, &copy]).ok();
+    kiln.run(["create", "--cert-dir", directory, &copy, "x"])
+        .ok();
+    kiln.run(["create", "--pull=always", &copy, "x"])
+        .fails_with("its issuer is unknown");
+    kiln.run(["create", "--pull=always", "--tls-verify=false", &copy, "x"])
+        .ok();
+    let dockerfile = format!("FROM {name}\nCOPY a /a\n");
+    kiln.build_with(&["--cert-dir", directory], &dockerfile, &[("a", "a")])
+        .ok();
+    let nowhere = kiln.sandbox().join("nowhere");
+    assert_eq!(
+        kiln.run(["pull", "--cert-dir", nowhere.to_str().unwrap(), &name])
+            .fails()
+            .stderr(),
+        format!(
+            "error: {}: No such file or directory (os error 2)\n",
+            nowhere.display()
+        )
+    );
+}

@@ -10,14 +10,6 @@ use std::time::{Duration, Instant};
 
 use support::{FaultyRegistry, Kiln, Output, Registry};
 
-/// Returns kiln and the name of an image with busybox, which is in the store.
-fn busybox() -> (Kiln, String) {
-    let kiln = Kiln::new();
-    let name = Registry::shared().busybox();
-    kiln.run(["pull", "-q", &name]).ok();
-    (kiln, name)
-}
-
 /// Runs a shell command in the image.
 fn shell(kiln: &Kiln, options: &[&str], image: &str, script: &str) -> Output {
     let command = [image, "sh", "-c", script];
@@ -26,7 +18,7 @@ fn shell(kiln: &Kiln, options: &[&str], image: &str, script: &str) -> Output {
 
 #[test]
 fn command_s_output_and_exit_code_come_through() {
-    let (kiln, image) = busybox();
+    let (kiln, image) = Kiln::with_busybox();
     let output = shell(&kiln, &[], &image, "echo out; echo err >&2; exit 42");
     assert_eq!(
         (
@@ -40,7 +32,7 @@ fn command_s_output_and_exit_code_come_through() {
 
 #[test]
 fn dev_stdout_can_be_opened_and_lines_keep_their_order_where_output_goes_to_one_file() {
-    let (kiln, image) = busybox();
+    let (kiln, image) = Kiln::with_busybox();
     let path = kiln.sandbox().join("log");
     let log = std::fs::File::create(&path).unwrap();
     // As the logs of nginx are linked, opened by a user who is not root.
@@ -58,7 +50,7 @@ fn dev_stdout_can_be_opened_and_lines_keep_their_order_where_output_goes_to_one_
 
 #[test]
 fn large_output_to_a_file_is_whole() {
-    let (kiln, image) = busybox();
+    let (kiln, image) = Kiln::with_busybox();
     let path = kiln.sandbox().join("log");
     let script = "head -c 3000000 /dev/zero; echo no >&2";
     let mut command = kiln.command(["run", &image, "sh", "-c", script]);
@@ -72,7 +64,7 @@ fn large_output_to_a_file_is_whole() {
 
 #[test]
 fn exit_code_of_a_command_that_a_signal_ended_is_128_and_its_number() {
-    let (kiln, image) = busybox();
+    let (kiln, image) = Kiln::with_busybox();
     // The kernel's own SIGKILL, since process 1 can't send itself one.
     let output = shell(&kiln, &[], &image, "ulimit -t 1; while :; do :; done");
     assert_eq!(output.code(), Some(128 + 9), "{output}");
@@ -80,7 +72,7 @@ fn exit_code_of_a_command_that_a_signal_ended_is_128_and_its_number() {
 
 #[test]
 fn command_that_can_t_start_gives_127_or_126_and_what_fails_before_125() {
-    let (kiln, image) = busybox();
+    let (kiln, image) = Kiln::with_busybox();
     let run = |arguments: &[&str]| {
         let output = kiln.run(["run"].iter().chain(arguments)).fails();
         assert_eq!(output.stdout(), "");
@@ -136,7 +128,7 @@ fn command_that_can_t_start_gives_127_or_126_and_what_fails_before_125() {
 
 #[test]
 fn environment_is_the_image_s_and_what_is_given() {
-    let (kiln, base) = busybox();
+    let (kiln, base) = Kiln::with_busybox();
     kiln.build(
         &format!("FROM {base}\nENV KEPT=image REPLACED=image\n"),
         &[],
@@ -179,7 +171,7 @@ fn environment_is_the_image_s_and_what_is_given() {
 
 #[test]
 fn working_directory_is_the_image_s_or_the_one_given_and_is_made_where_it_is_missing() {
-    let (kiln, base) = busybox();
+    let (kiln, base) = Kiln::with_busybox();
     kiln.build(&format!("FROM {base}\nWORKDIR /src\n"), &[])
         .ok();
     assert_eq!(kiln.run(["run", "test", "pwd"]).ok().stdout(), "/src\n");
@@ -195,7 +187,7 @@ fn working_directory_is_the_image_s_or_the_one_given_and_is_made_where_it_is_mis
 
 #[test]
 fn user_is_the_image_s_or_the_one_given_with_the_groups_that_docker_gives() {
-    let (kiln, base) = busybox();
+    let (kiln, base) = Kiln::with_busybox();
     kiln.build(&format!("FROM {base}\nUSER app\n"), &[]).ok();
     let ids = "echo $(id -u) $(id -g) $(id -G) $HOME";
     for (options, expected) in [
@@ -217,7 +209,7 @@ fn user_is_the_image_s_or_the_one_given_with_the_groups_that_docker_gives() {
 
 #[test]
 fn entry_point_and_command_go_together_as_in_docker() {
-    let (kiln, base) = busybox();
+    let (kiln, base) = Kiln::with_busybox();
     let build = |text: &str| {
         kiln.build(&format!("FROM {base}\n{text}\n"), &[]).ok();
     };
@@ -235,7 +227,7 @@ fn entry_point_and_command_go_together_as_in_docker() {
 
 #[test]
 fn without_a_network_there_is_a_loopback_that_is_up() {
-    let (kiln, image) = busybox();
+    let (kiln, image) = Kiln::with_busybox();
     let script = "ip -o link | cut -d: -f2; ip -o addr show lo | grep -c 127.0.0.1; \
                   wc -c < /etc/resolv.conf; grep -c localhost /etc/hosts";
     let output = shell(&kiln, &["--network", "none"], &image, script).ok();
@@ -244,7 +236,7 @@ fn without_a_network_there_is_a_loopback_that_is_up() {
 
 #[test]
 fn resolver_is_the_host_s_and_the_host_name_is_known() {
-    let (kiln, image) = busybox();
+    let (kiln, image) = Kiln::with_busybox();
     let output = kiln.run(["run", &image, "cat", "/etc/resolv.conf"]).ok();
     assert_eq!(
         output.stdout(),
@@ -261,7 +253,7 @@ fn resolver_is_the_host_s_and_the_host_name_is_known() {
 
 #[test]
 fn standard_input_is_given_only_where_it_is_asked_for() {
-    let (kiln, image) = busybox();
+    let (kiln, image) = Kiln::with_busybox();
     let cat = |options: &[&str]| {
         let mut command = kiln.command(
             ["run"]
@@ -287,7 +279,7 @@ fn standard_input_is_given_only_where_it_is_asked_for() {
 
 #[test]
 fn changes_are_gone_afterwards_and_nothing_is_left() {
-    let (kiln, image) = busybox();
+    let (kiln, image) = Kiln::with_busybox();
     let layers = || {
         std::fs::read_dir(kiln.store().join("layers"))
             .unwrap()
@@ -337,7 +329,7 @@ fn unknown_image_is_pulled_and_said_to_be() {
 
 #[test]
 fn termination_ends_the_command_and_cleans_up() {
-    let (kiln, image) = busybox();
+    let (kiln, image) = Kiln::with_busybox();
     let mut command = kiln.command(["run", &image, "sh", "-c", "echo up; exec sleep 300"]);
     let mut child = command
         .stdin(Stdio::null())

@@ -272,32 +272,10 @@ impl Begun {
 
 /// The helper's loop: one process per request, so that none waits for another.
 fn serve(socket: &OwnedFd) {
-    // Who kills the builder's process group must not kill the one that kills the steps then.
     let group = nix::unistd::getpgrp();
-    let _ = nix::unistd::setpgid(Pid::from_raw(0), Pid::from_raw(0));
-    // And the builder decides what ends, and when.
-    for signal in [
-        Signal::SIGINT,
-        Signal::SIGTERM,
-        Signal::SIGHUP,
-        Signal::SIGQUIT,
-        // It gives a terminal back from the background.
-        Signal::SIGTTOU,
-    ] {
-        process::ignore_signal(signal);
-    }
+    detach_from_caller();
     // Processes of requests are reaped by the kernel.
     process::ignore_signal(Signal::SIGCHLD);
-    // The caller's pipes must not stay open because the helper lives on for a moment.
-    if let Ok(null) = std::fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open("/dev/null")
-    {
-        let _ = nix::unistd::dup2_stdin(&null);
-        let _ = nix::unistd::dup2_stdout(&null);
-        let _ = nix::unistd::dup2_stderr(&null);
-    }
     let mut steps: Vec<OwnedFd> = Vec::new();
     let mut raw: Option<(OwnedFd, Modes)> = None;
     loop {
@@ -333,6 +311,25 @@ fn serve(socket: &OwnedFd) {
     if let Some((terminal, modes)) = raw {
         let _ = terminal::set_modes(terminal.as_fd(), &modes);
     }
+}
+
+/// Makes a forked process one that ends when it is done, whatever ends the caller.
+pub(crate) fn detach_from_caller() {
+    // Who kills the builder's process group must not kill the one that kills the steps then.
+    let _ = nix::unistd::setpgid(Pid::from_raw(0), Pid::from_raw(0));
+    // And the builder decides what ends, and when.
+    for signal in [
+        Signal::SIGINT,
+        Signal::SIGTERM,
+        Signal::SIGHUP,
+        Signal::SIGQUIT,
+        // It gives a terminal back from the background.
+        Signal::SIGTTOU,
+    ] {
+        process::ignore_signal(signal);
+    }
+    // The caller's pipes must not stay open because this process lives on for a moment.
+    let _ = process::use_no_stdio();
 }
 
 enum Event {

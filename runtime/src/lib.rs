@@ -10,10 +10,12 @@
 mod attached;
 mod builder;
 pub mod capability;
+mod compile;
 mod error;
 pub mod features;
 mod host;
 mod overlay;
+mod pause;
 mod plan;
 pub mod seccomp;
 mod spawner;
@@ -21,6 +23,7 @@ mod spec;
 mod step;
 pub mod subid;
 pub mod sys;
+mod visitor;
 
 pub use attached::Attached;
 pub use builder::Builder;
@@ -28,5 +31,7 @@ pub use error::Error;
 pub use features::{HostFeatures, OverlayChoice, overlay_kind};
 pub use host::{HostCommand, HostHelper, HostProcess, OUTPUT_LIMIT, Output};
 pub use overlay::{Layers, Overlay, OverlayKind, Upper, mount_directory, mount_file, mount_tmpfs};
+pub use pause::{Pause, is_paused, pause, resume};
 pub use spec::{Addition, Create, Mount, Network, Spec, Stdio, User, WindowSize};
 pub use step::{Exit, Killer, Step};
+pub use visitor::Visitor;

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::session::Workshop;
-use super::{Result, output_line};
+use super::session::{self, Workshop};
+use super::{CliError, Result, output_line};
 use crate::container::{self, CommitOptions};
 use crate::image::Reference;
 
@@ -26,9 +26,18 @@ pub(super) struct Arguments {
     /// Who made it, such as "Name <name@example.com>"
     #[arg(short, long, default_value = "", hide_default_value = true)]
     author: String,
-    /// Stop the container meanwhile: it is not stopped in any case
-    #[arg(short, long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    pause: Option<bool>,
+    /// Stop its processes meanwhile [default: true]
+    #[arg(
+        short,
+        long,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        default_value = "true",
+        hide_default_value = true,
+        action = clap::ArgAction::Set
+    )]
+    pause: bool,
     /// A name, or the beginning of an id
     container: String,
     /// The image's name
@@ -45,11 +54,19 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
             None => None,
         },
     };
+    let container = session::open_store(root.clone())?.find_container(&arguments.container)?;
+    let still = match arguments.pause {
+        true => container::hold_still(&container).map_err(|error| {
+            CliError::from(error).hinted("leave it running meanwhile: kiln commit --pause=false")
+        })?,
+        false => None,
+    };
     let workshop = Workshop::enter(root)?;
     let store = &workshop.store;
-    let container = store.find_container(&arguments.container)?;
+    let container = store.find_container(&container.record.id)?;
     let (_reading, container) = super::container::read(store, &container)?;
     let id = container::commit(store, &workshop.session, &container, &options)?;
+    drop(still);
     output_line(&id.to_string())?;
     Ok(ExitCode::SUCCESS)
 }

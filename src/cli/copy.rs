@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::connection::{Connection, DigestFile, contradiction};
+use super::connection::{Connection, DigestFile, Side, contradiction};
+use super::packing::RepackingFlags;
 use super::place::Place;
 use super::session::{self, Workshop};
 use super::{Result, output_line};
-use crate::copy::{CopyError, Plan, Which};
+use crate::copy::{Changes, Plan, Which};
 use crate::ui;
 
 /// Arguments of `kiln copy`.
@@ -29,8 +30,10 @@ pub(super) struct Arguments {
     /// What of an index
     #[arg(long, value_parser = ["system", "all"], conflicts_with = "all", hide = true)]
     multi_arch: Option<String>,
+    #[command(flatten)]
+    packing: RepackingFlags,
     /// Digests stay anyway
-    #[arg(long, hide = true)]
+    #[arg(long, hide = true, conflicts_with = "compression")]
     preserve_digests: bool,
     /// Say nothing but the digest
     #[arg(short, long)]
@@ -42,6 +45,24 @@ pub(super) struct Arguments {
     digestfile: DigestFile,
     #[command(flatten)]
     connection: Connection,
+    /// Who you are at the registry of the source, for this command only
+    #[arg(long, value_name = "USER[:PASSWORD]")]
+    src_creds: Option<String>,
+    /// Who you are at the registry of the destination
+    #[arg(long, value_name = "USER[:PASSWORD]")]
+    dest_creds: Option<String>,
+    /// Credentials of the source
+    #[arg(long, value_name = "FILE", hide = true)]
+    src_authfile: Option<PathBuf>,
+    /// Credentials of the destination
+    #[arg(long, value_name = "FILE", hide = true)]
+    dest_authfile: Option<PathBuf>,
+    /// Certificates of the source
+    #[arg(long, value_name = "DIR", hide = true)]
+    src_cert_dir: Option<PathBuf>,
+    /// Certificates of the destination
+    #[arg(long, value_name = "DIR", hide = true)]
+    dest_cert_dir: Option<PathBuf>,
     /// Whether certificates of the source are checked
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide = true)]
     src_tls_verify: Option<bool>,
@@ -68,6 +89,15 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
             "leave one of them out",
         ));
     }
+    let packing = arguments.packing.packing()?;
+    if let (Some(_), Place::Registry(name)) = (packing.asked_for(), &destination)
+        && name.digest().is_some()
+    {
+        return Err(contradiction(
+            "an image that is compressed anew has another digest than its name says",
+            "leave the digest out of the destination, or --compression",
+        ));
+    }
     let platform = session::platform(arguments.platform.as_deref())?;
     let which = match all {
         true => Which::All,
@@ -76,14 +106,32 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
     arguments.digestfile.probe()?;
     let workshop = Workshop::enter(root)?;
     let connection = &arguments.connection;
-    let from = connection.client_for(&workshop, arguments.src_tls_verify)?;
-    let to = connection.client_for(&workshop, arguments.dest_tls_verify)?;
+    let from = Side {
+        connection,
+        creds: ("--src-creds", arguments.src_creds.as_deref()),
+        tls_verify: arguments.src_tls_verify,
+        cert_dir: arguments.src_cert_dir.as_ref(),
+        authfile: arguments.src_authfile.as_ref(),
+    };
+    let to = Side {
+        connection,
+        creds: ("--dest-creds", arguments.dest_creds.as_deref()),
+        tls_verify: arguments.dest_tls_verify,
+        cert_dir: arguments.dest_cert_dir.as_ref(),
+        authfile: arguments.dest_authfile.as_ref(),
+    };
+    let from = from.client(&workshop, source.in_registry())?;
+    let to = to.client(&workshop, destination.in_registry())?;
     let whole = all || arguments.platform.is_some();
     let digest = workshop.transfer(arguments.quiet, arguments.progress, |transfer| {
-        let origin = source.origin(transfer, &from, whole)?;
-        let plan = Plan::make(origin.as_ref(), &which)?;
-        destination.take(transfer, &to, &plan, origin.as_ref(), &platform)?;
-        Ok::<_, CopyError>(plan.root()?.descriptor.digest.clone())
+        let origin = source.origin(transfer, &from, whole, &packing)?;
+        let mut plan = Plan::make(origin.as_ref(), &which)?;
+        let changes = Changes {
+            compressor: packing.asked_for(),
+            ..Changes::default()
+        };
+        plan.change(origin.as_ref(), changes)?;
+        destination.take(transfer, &to, &plan, origin.as_ref(), &platform)
     })?;
     arguments.digestfile.write(&digest)?;
     match arguments.quiet {

@@ -7,13 +7,16 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use super::session::Workshop;
+use kiln_runtime::Builder;
+use kiln_runtime::subid::IdMap;
+
+use super::session::{self, Workshop};
 use super::{CliError, Result};
 use crate::archive::{self, ArchiveError};
-use crate::container::{self, ContainerError, Found};
+use crate::container::{self, ContainerError, Found, Inside, Target};
 use crate::event::NullReporter;
-use crate::layer::{Compression, LayerError, write_part_tar};
-use crate::store::Container;
+use crate::layer::{Compression, LayerError, Owners, View, write_part_tar};
+use crate::store::{Container, ContainerLock, Store};
 use crate::ui;
 
 /// Arguments of `kiln cp`.
@@ -22,7 +25,8 @@ use crate::ui;
     override_usage = "kiln cp [OPTIONS] CONTAINER:PATH PATH|-\n       kiln cp [OPTIONS] PATH|- CONTAINER:PATH"
 )]
 pub(super) struct Arguments {
-    /// Keep owners: your files come out as yours, and go in as root's, in any case
+    /// Keep the numbers of owner and group of what goes in, which is root's otherwise; what
+    /// comes out is yours
     #[arg(short, long)]
     archive: bool,
     /// Copy what a symbolic link leads to
@@ -74,20 +78,10 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
     );
     match sides {
         (Side::Container(name, path), Side::Local(to)) => {
-            let workshop = Workshop::enter(root)?;
-            let container = workshop.store.find_container(name)?;
-            arguments.copy_out(&workshop, &container, path, to)?;
+            arguments.copy_out(&Place::enter(root, name)?, path, to)?;
         }
         (Side::Local(from), Side::Container(name, path)) => {
-            let workshop = Workshop::enter(root)?;
-            let container = workshop.store.find_container(name)?;
-            let copied = arguments.copy_in(&workshop, &container, from, path);
-            copied.map_err(|error| match container.is_running() {
-                true => error.hinted(format!(
-                    "stop it first, or: tar c FILE | kiln exec -i {name} tar x -C DIRECTORY"
-                )),
-                false => error,
-            })?;
+            arguments.copy_in(&Place::enter(root, name)?, from, path)?;
         }
         (Side::Container(..), Side::Container(..)) => {
             return Err(
@@ -111,22 +105,59 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
     Ok(ExitCode::SUCCESS)
 }
 
+/// A container, and the way to its files.
+enum Place {
+    Still(Box<Workshop>, Container),
+    Running(Store, Builder, Container, Inside),
+}
+
+impl Place {
+    fn enter(root: Option<PathBuf>, name: &str) -> Result<Place> {
+        let store = session::open_store(root.clone())?;
+        let container = store.find_container(name)?;
+        if !container.is_running() {
+            return Ok(Place::Still(Box::new(Workshop::enter(root)?), container));
+        }
+        let (store, builder, inside) =
+            session::join(store, &container, || Ok(Inside::enter(&container)?))?;
+        Ok(Place::Running(store, builder, container, inside))
+    }
+
+    fn container(&self) -> &Container {
+        match self {
+            Place::Still(_, container) | Place::Running(_, _, container, _) => container,
+        }
+    }
+
+    fn builder(&self) -> &Builder {
+        match self {
+            Place::Still(workshop, _) => &workshop.builder,
+            Place::Running(_, builder, ..) => builder,
+        }
+    }
+
+    /// Returns the files; one that doesn't run is not started as long as the lock is held.
+    fn files(&self) -> Result<(Option<ContainerLock>, View)> {
+        match self {
+            Place::Still(workshop, container) => {
+                let (lock, container) = super::container::read(&workshop.store, container)?;
+                let (_, _, view) = workshop.store.container_views(&container)?;
+                Ok((lock, view))
+            }
+            Place::Running(store, _, _, inside) => Ok((None, inside.view(store)?)),
+        }
+    }
+}
+
 impl Arguments {
-    fn copy_out(
-        &self,
-        workshop: &Workshop,
-        container: &Container,
-        path: &str,
-        to: &str,
-    ) -> Result<()> {
-        let (_reading, container) = super::container::read(&workshop.store, container)?;
-        let (_, _, view) = workshop.store.container_views(&container)?;
+    fn copy_out(&self, place: &Place, path: &str, to: &str) -> Result<()> {
+        let (_reading, view) = place.files()?;
         let content = means_content(path);
         let follow = self.follow_link || content || path.ends_with('/');
         // The name is that of the link, also where what it leads to is copied.
         let name = last_name(path.trim_end_matches('/').as_bytes()).to_vec();
         let found = container::find(view, path.as_bytes(), follow)?;
-        let node = found.existing(&container)?;
+        let node = found.existing(place.container())?;
         let is_dir = node.stat.is_dir();
         if (content || path.ends_with('/')) && !is_dir {
             return Err(CliError::message(format!("{path} is not a directory")));
@@ -173,21 +204,19 @@ impl Arguments {
         Ok(())
     }
 
-    fn copy_in(
-        &self,
-        workshop: &Workshop,
-        container: &Container,
-        from: &str,
-        path: &str,
-    ) -> Result<()> {
-        if container.is_running() {
-            return Err(ContainerError::Running(container.record.name.clone()).into());
-        }
-        let (reading, container) = super::container::read(&workshop.store, container)?;
-        let (_, _, view) = workshop.store.container_views(&container)?;
+    fn copy_in(&self, place: &Place, from: &str, path: &str) -> Result<()> {
+        let (reading, view) = place.files()?;
         let found = container::find(view, path.as_bytes(), true)?;
         drop(reading);
-        let sandboxes = workshop.sandboxes(&NullReporter)?;
+        let sandboxes;
+        let target = match place {
+            Place::Still(workshop, container) => {
+                sandboxes = workshop.sandboxes(&NullReporter)?;
+                Target::Still(&sandboxes, container)
+            }
+            Place::Running(.., inside) => Target::Running(inside),
+        };
+        let container = place.container();
         let target_is_dir = found.node.as_ref().is_some_and(|node| node.stat.is_dir());
         if from == "-" {
             if !target_is_dir {
@@ -201,22 +230,33 @@ impl Arguments {
             }
             let (_, mut archive) = Compression::decode(io::stdin())
                 .map_err(|e| CliError::from(ContainerError::from(LayerError::Read(e))))?;
-            container::extract_in(&sandboxes, &container, archive.as_mut(), &found.path)?;
+            target.extract(archive.as_mut(), &found.path)?;
             return Ok(());
         }
         let source = Source::open(from, self.follow_link)?;
-        let (directory, name) = source.destination(&container, &found, path)?;
-        container::copy_in(
-            &sandboxes,
-            &container,
-            source.parent,
-            &source.name,
-            &directory,
-            &name,
-        )?;
+        let (directory, name) = source.destination(container, &found, path)?;
+        let owners = self.archive.then(|| {
+            let (uids, gids) = place.builder().maps();
+            let (uids, gids) = (uids.clone(), gids.clone());
+            // Who has no id here is nobody in the container too.
+            let host = |map: &IdMap, id| match id {
+                NOBODY => NOBODY,
+                id => map.to_host(id).unwrap_or(NOBODY),
+            };
+            Owners::new(move |uid, gid| (host(&uids, uid), host(&gids, gid)))
+        });
+        let source = container::Source {
+            parent: source.parent,
+            path: source.name,
+            owners,
+        };
+        target.copy_in(source, &directory, &name)?;
         Ok(())
     }
 }
+
+/// What the kernel shows in place of an id without a mapping.
+const NOBODY: u32 = 65534;
 
 fn cannot_write(path: &str, error: &io::Error) -> CliError {
     CliError::message(format!("cannot write {path}: {error}"))

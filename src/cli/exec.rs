@@ -3,13 +3,12 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use kiln_runtime::Builder;
-
 use super::attach::{self, Attachment, SignalTarget};
 use super::container::settings::{lines, variable};
 use super::start::{kiln_failed, not_started};
 use super::{Result, detach, interrupt, session};
 use crate::container::{self, ContainerError, ExecRequest};
+use crate::store::ContainerState;
 
 /// Arguments of `kiln exec`.
 #[derive(clap::Args)]
@@ -74,18 +73,10 @@ fn exec(
     env.extend(arguments.env.iter().cloned());
     let store = session::open_store(root)?;
     let container = store.find_container(&arguments.container)?;
-    let process = container
-        .process()
-        .filter(|_| container.is_running())
-        .ok_or_else(|| ContainerError::NotRunning(container.record.name.clone()))?;
-    interrupt::block();
-    let builder = Builder::join(process.pid)?;
-    interrupt::watch();
-    let store = store.with_form(session::form(&builder))?;
-    // The pid was joined; now it is known whose it was.
-    if container.process().is_none() {
-        return Err(ContainerError::NotRunning(container.record.name.clone()).into());
+    if container.state == ContainerState::Paused {
+        return Err(ContainerError::Paused(container.record.name).into());
     }
+    let (store, builder, ()) = session::join(store, &container, || Ok(()))?;
     let (stdio, streams) = match detached {
         None => attachment.open().map_err(kiln_failed)?,
         Some(_) => Attachment::none()?,

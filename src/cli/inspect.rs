@@ -130,7 +130,7 @@ fn describe_container(container: &Container) -> Value {
     let is_running = container.is_running();
     let exit_code = match container.state {
         ContainerState::Exited(code) => code,
-        ContainerState::Running => 0,
+        ContainerState::Running | ContainerState::Paused => 0,
         ContainerState::Created => status.exit_code.unwrap_or(0),
     };
     let mounts: Vec<Value> = settings
@@ -158,7 +158,7 @@ fn describe_container(container: &Container) -> Value {
         "State": {
             "Status": container.state.name(),
             "Running": is_running,
-            "Paused": false,
+            "Paused": container.state == ContainerState::Paused,
             "Restarting": false,
             "OOMKilled": false,
             "Dead": false,

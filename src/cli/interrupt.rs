@@ -90,6 +90,11 @@ fn happened() -> bool {
     HAPPENED.load(Ordering::SeqCst)
 }
 
+/// Tells whether [`watch`] was called.
+pub(super) fn is_watched() -> bool {
+    WATCHED.load(Ordering::SeqCst)
+}
+
 /// Starts the thread that waits for signals. To be called once the namespace is entered.
 pub(super) fn watch() {
     WATCHED.store(true, Ordering::SeqCst);

@@ -1,18 +1,21 @@
 //! `kiln login`.
 
-use std::io::{IsTerminal, Read};
+use std::io::Read;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use nix::sys::termios::{self, LocalFlags, SetArg};
-
+use super::connection::Trust;
 use super::session::{self, OnTheSpot};
-use super::{CliError, Result, interrupt, output_line};
+use super::{CliError, Result, ask, output_line};
 use crate::registry::{Credential, Credentials, Kept, Reason};
 use crate::ui;
 
 /// No password is longer, in bytes.
 const LONGEST_PASSWORD: u64 = 1 << 20;
+
+/// What is asked for on the terminal, and what to do without one.
+const ASKED: &str = "the user name and password";
+const HINT: &str = "give them with --username and --password-stdin";
 
 /// Arguments of `kiln login`.
 #[derive(clap::Args)]
@@ -32,9 +35,8 @@ pub(super) struct Arguments {
     /// Keep the credentials in this file
     #[arg(long, value_name = "FILE")]
     authfile: Option<PathBuf>,
-    /// Don't check certificates; use plain HTTP where HTTPS fails
-    #[arg(long)]
-    insecure: bool,
+    #[command(flatten)]
+    trust: Trust,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
@@ -45,7 +47,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
         let known = Credentials::load(&paths)?.with_helpers(std::sync::Arc::new(OnTheSpot));
         if known.get(registry, "")?.is_some() {
             ui::say("Authenticating with existing credentials...\n");
-            match session::client(arguments.insecure, known)?.ping(registry) {
+            match session::client(&arguments.trust, known)?.ping(registry) {
                 Ok(()) => {
                     output_line("Login Succeeded")?;
                     return Ok(ExitCode::SUCCESS);
@@ -57,11 +59,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
     }
     let username = match &arguments.username {
         Some(username) => username.clone(),
-        None => ask("Username: ", true)?,
+        None => ask::line("Username: ", ASKED, HINT)?,
     };
     let password = match given {
         Some(password) => password,
-        None => ask("Password: ", false)?,
+        None => ask::password("Password: ", ASKED, HINT)?,
     };
     for (name, value) in [("user name", &username), ("password", &password)] {
         if value.is_empty() {
@@ -73,7 +75,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
         password: password.clone(),
     };
     let credentials = Credentials::anonymous().with(registry, credential);
-    session::client(arguments.insecure, credentials)?
+    session::client(&arguments.trust, credentials)?
         .ping(registry)
         .map_err(|error| {
             if is_refusal(error.reason()) {
@@ -149,38 +151,4 @@ fn given_password(arguments: &Arguments) -> Result<Option<String>> {
         );
     }
     Ok(arguments.password.clone())
-}
-
-/// Asks for a line on the terminal, which shows what is typed only where it may be `seen`.
-fn ask(prompt: &str, seen: bool) -> Result<String> {
-    let stdin = std::io::stdin();
-    if !stdin.is_terminal() {
-        return Err(CliError::message(
-            "cannot ask for the user name and password: standard input is no terminal",
-        )
-        .hinted("give them with --username and --password-stdin"));
-    }
-    let shown = termios::tcgetattr(&stdin).map_err(std::io::Error::from)?;
-    if !seen {
-        // A signal must not leave a terminal that shows nothing.
-        interrupt::block();
-        let restored = shown.clone();
-        interrupt::on_interrupt(move || {
-            let _ = termios::tcsetattr(std::io::stdin(), SetArg::TCSANOW, &restored);
-            ui::say("\n");
-        });
-        interrupt::watch();
-        let mut hidden = shown.clone();
-        hidden.local_flags.remove(LocalFlags::ECHO);
-        hidden.local_flags.insert(LocalFlags::ECHONL);
-        termios::tcsetattr(&stdin, SetArg::TCSAFLUSH, &hidden).map_err(std::io::Error::from)?;
-    }
-    ui::say(prompt);
-    let mut line = String::new();
-    let read = stdin.read_line(&mut line);
-    if !seen {
-        let _ = termios::tcsetattr(&stdin, SetArg::TCSANOW, &shown);
-    }
-    read?;
-    Ok(line.trim_end_matches(['\n', '\r']).to_owned())
 }

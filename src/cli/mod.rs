@@ -1,5 +1,6 @@
 //! The command line: arguments in, library call, text out. One file per command.
 
+mod ask;
 mod attach;
 mod build;
 mod builder;
@@ -34,6 +35,7 @@ mod logout;
 mod logs;
 mod manifest;
 mod packing;
+mod pause;
 mod place;
 mod prune;
 mod ps;

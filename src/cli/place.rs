@@ -10,9 +10,9 @@ use crate::copy::{
     StoreGoal, StoreOrigin, copy,
 };
 use crate::event::Verb;
-use crate::image::{Platform, Reference};
+use crate::image::{Digest, Platform, Reference};
 use crate::registry::Client;
-use crate::transfer::{self, Transfer};
+use crate::transfer::{self, Packing, Transfer};
 
 /// A place that an image comes from or goes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,7 +87,16 @@ impl Place {
         })
     }
 
-    /// Opens the place as an origin. With `whole`, a name of the store stands for its index.
+    /// Returns its name, where it is in a registry.
+    pub(super) fn in_registry(&self) -> Option<&Reference> {
+        match self {
+            Place::Registry(name) => Some(name),
+            _ => None,
+        }
+    }
+
+    /// Opens the place as an origin. With `whole`, a name of the store stands for its index;
+    /// without, layers of the store are compressed as `packing` asks.
     ///
     /// # Errors
     /// There is no such image.
@@ -96,6 +105,7 @@ impl Place {
         transfer: &Transfer<'a>,
         client: &'a Client,
         whole: bool,
+        packing: &Packing,
     ) -> std::result::Result<Box<dyn Origin + 'a>, CopyError> {
         Ok(match self {
             Place::Registry(reference) => Box::new(RegistryOrigin::new(client, reference.clone())),
@@ -106,7 +116,7 @@ impl Place {
                 };
                 match list {
                     Some(list) => Box::new(ListOrigin::new(transfer.store, client, list)),
-                    None => Box::new(StoreOrigin::find(transfer, name, whole)?),
+                    None => Box::new(StoreOrigin::find(transfer, name, whole, packing)?),
                 }
             }
             Place::Files { path, name, .. } => {
@@ -115,7 +125,8 @@ impl Place {
         })
     }
 
-    /// Brings all of a plan here. In the store, the image for `platform` gets the name.
+    /// Brings all of a plan here, and returns the digest of what was asked for. In the store,
+    /// the image for `platform` gets the name.
     ///
     /// # Errors
     /// Of either place.
@@ -126,19 +137,19 @@ impl Place {
         plan: &Plan,
         origin: &dyn Origin,
         platform: &Platform,
-    ) -> std::result::Result<(), CopyError> {
-        match self {
+    ) -> std::result::Result<Digest, CopyError> {
+        let plan = match self {
             Place::Registry(reference) => {
                 let elsewhere = transfer::repositories(transfer.store, reference.registry())?;
                 let goal = RegistryGoal::new(client, reference.clone(), elsewhere);
-                copy(transfer, plan, origin, &goal, Verb::Copy)
+                copy(transfer, plan, origin, &goal, Verb::Copy)?
             }
             Place::Store(name) => {
                 let name: Reference = name.parse().map_err(crate::store::StoreError::from)?;
                 let goal = StoreGoal::new(transfer);
-                copy(transfer, plan, origin, &goal, Verb::Copy)?;
-                goal.publish(plan, &name, platform)?;
-                Ok(())
+                let plan = copy(transfer, plan, origin, &goal, Verb::Copy)?;
+                goal.publish(&plan, &name, platform)?;
+                plan
             }
             Place::Files { path, kind, name } => {
                 let (layout, destination) = match kind {
@@ -151,9 +162,10 @@ impl Place {
                     layout,
                     name: name.clone(),
                 };
-                files.take(transfer, plan, origin)
+                files.take(transfer, plan, origin)?
             }
-        }
+        };
+        Ok(plan.root()?.descriptor.digest.clone())
     }
 }
 

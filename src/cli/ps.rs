@@ -157,6 +157,10 @@ pub(super) fn status(container: &Container) -> String {
             Some(elapsed) => format!("Up {}", format::age(elapsed)),
             None => "Up Less than a second".to_owned(),
         },
+        ContainerState::Paused => {
+            let elapsed = elapsed(&container.status.started).unwrap_or_default();
+            format!("Up {} (Paused)", format::age(elapsed))
+        }
         ContainerState::Exited(code) => match elapsed(&container.status.finished) {
             Some(elapsed) => format!("Exited ({code}) {}", format::ago(elapsed)),
             // Nobody was there to see it.
@@ -175,7 +179,7 @@ impl Filters {
                 CliError::message(format!("invalid filter {text:?}"))
                     .hinted(
                         "the filters are name=TEXT, id=ID, \
-                         status=created|running|exited, exited=CODE, ancestor=IMAGE, \
+                         status=created|running|paused|exited, exited=CODE, ancestor=IMAGE, \
                          label=NAME[=VALUE], label!=NAME[=VALUE], before=CONTAINER and \
                          since=CONTAINER",
                     )
@@ -186,11 +190,11 @@ impl Filters {
                     filters.names.push(name.trim_start_matches('/').to_owned());
                 }
                 Some(("id", id)) => filters.ids.push(id.to_owned()),
-                Some(("status", state @ ("created" | "running" | "exited"))) => {
+                Some(("status", state @ ("created" | "running" | "paused" | "exited"))) => {
                     filters.states.push(state.to_owned());
                 }
                 // States that no container of kiln's is ever in.
-                Some(("status", "paused" | "restarting" | "removing" | "dead")) => {
+                Some(("status", "restarting" | "removing" | "dead")) => {
                     filters.states.push(String::new());
                 }
                 Some(("exited", code)) => filters.codes.push(code.parse().map_err(|_| wrong())?),

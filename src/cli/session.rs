@@ -8,14 +8,16 @@ use std::time::{Duration, Instant};
 
 use kiln_runtime::{Builder, HostHelper};
 
+use super::connection::{Given, Trust};
 use super::{CliError, Result, cleaning, interrupt};
+use crate::container::ContainerError;
 use crate::image::{Digest, Platform, Reference};
 use crate::layer::Ownership;
 use crate::registry::{
-    CertificateDirectories, Client, ClientOptions, CredentialPaths, Credentials, HelperRunner,
-    Registries, RegistriesPaths, SetupError,
+    Client, ClientOptions, CredentialPaths, Credentials, HelperRunner, Registries, RegistriesPaths,
+    SetupError,
 };
-use crate::store::{Form, Lock, Session, Store};
+use crate::store::{Container, Form, Lock, Session, Store};
 use crate::transfer::Transfer;
 
 /// Returns where the store is.
@@ -113,37 +115,46 @@ impl Workshop {
         })
     }
 
-    /// Returns a client of registries with the user's credentials.
-    pub(super) fn client(&self, insecure: bool) -> Result<Client> {
-        Ok(self.registry_client(insecure, None)?)
-    }
-
-    /// As [`Workshop::client`], with the error as it is.
+    /// Returns a client of registries with the user's credentials, ahead of them those that were
+    /// given for one registry.
     pub(super) fn registry_client(
         &self,
-        insecure: bool,
+        trust: &Trust,
         authfile: Option<PathBuf>,
+        given: Option<Given>,
     ) -> std::result::Result<Client, SetupError> {
         let mut paths = CredentialPaths::from_environment();
         paths.registry_auth_file = authfile.or(paths.registry_auth_file);
-        let credentials =
+        let mut credentials =
             Credentials::load(&paths)?.with_helpers(Arc::new(OnHost(self.builder.clone())));
-        client(insecure, credentials)
+        if let Some(given) = given {
+            credentials = credentials.with(&given.registry, given.credential);
+        }
+        client(trust, credentials)
     }
 }
 
 /// Returns a client that heeds what the user and the system say of registries.
 pub(super) fn client(
-    insecure: bool,
+    trust: &Trust,
     credentials: Credentials,
 ) -> std::result::Result<Client, SetupError> {
     Ok(Client::new(ClientOptions {
-        insecure,
+        insecure: trust.is_insecure(),
         credentials,
         registries: Registries::load(&RegistriesPaths::from_environment())?,
-        certificates: CertificateDirectories::from_environment(),
+        certificates: trust.certificates()?,
         ..ClientOptions::default()
     }))
+}
+
+/// Returns what a name as people write it may stand for.
+///
+/// # Errors
+/// It is no name; `registries.conf` can't be used.
+pub(super) fn candidates(text: &str) -> Result<Vec<Reference>> {
+    let registries = Registries::load(&RegistriesPaths::from_environment())?;
+    Ok(registries.candidates(text)?)
 }
 
 /// Returns where credentials are kept: in the file that the command line names, else where
@@ -201,6 +212,28 @@ impl HelperRunner for OnHost {
             stderr: output.stderr,
         })
     }
+}
+
+/// Enters the builder's namespace that a running container lies in. `enter` is called there
+/// before any thread.
+pub(super) fn join<T>(
+    store: Store,
+    container: &Container,
+    enter: impl FnOnce() -> Result<T>,
+) -> Result<(Store, Builder, T)> {
+    let not_running = || ContainerError::NotRunning(container.record.name.clone());
+    let process = container
+        .process()
+        .filter(|_| container.is_running())
+        .ok_or_else(not_running)?;
+    interrupt::block();
+    let builder = Builder::join(process.pid)?;
+    let entered = enter()?;
+    interrupt::watch();
+    let store = store.with_form(form(&builder))?;
+    // The pid was joined; now it is known whose it was.
+    container.process().ok_or_else(not_running)?;
+    Ok((store, builder, entered))
 }
 
 /// Returns the error of what needs the store alone.

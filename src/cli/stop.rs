@@ -8,9 +8,9 @@ use kiln_runtime::Killer;
 use nix::sys::signal::Signal;
 
 use super::{CliError, Result, attach, output_line, session};
-use crate::container::ContainerError;
+use crate::container::{self, ContainerError};
 use crate::dockerfile::parse_signal;
-use crate::store::{Container, Store};
+use crate::store::{Container, ContainerState, Store};
 
 /// Arguments of `kiln stop`.
 #[derive(clap::Args)]
@@ -57,6 +57,9 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
             // The kernel keeps a signal without a handler from process 1: it would only wait.
             if attach::catches(running.pid, signal) {
                 running.killer.signal(signal);
+                if container.state == ContainerState::Paused {
+                    container::unpause(&container)?;
+                }
                 running
                     .killer
                     .wait(Duration::from_secs(patience.min(u64::from(u32::MAX))));

@@ -29,7 +29,7 @@ fn exit_code(store: &Store, container: &Container) -> Result<i32> {
     match store.find_container(&container.record.id) {
         Ok(container) => match container.state {
             ContainerState::Exited(code) => Ok(code),
-            ContainerState::Created | ContainerState::Running => Ok(0),
+            ContainerState::Created | ContainerState::Running | ContainerState::Paused => Ok(0),
         },
         // It went with its end, and is not gone from the disk yet.
         Err(StoreError::NoContainer(name)) => watched.exit_code().ok_or_else(|| {

@@ -27,20 +27,6 @@ pub struct CommitOptions {
     pub name: Option<Reference>,
 }
 
-/// Hashes what is written to it.
-struct Hashing(Hasher);
-
-impl Write for Hashing {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 /// Makes an image of a container, and returns its id.
 ///
 /// # Errors
@@ -148,10 +134,10 @@ fn layer(
         size: 0,
         entries: 0,
     };
-    let mut hashing = Hashing(Hasher::new(Algorithm::Sha256));
+    let mut hashing = Hasher::new(Algorithm::Sha256);
     let tree = store.layer_dir(&fs, &meta)?;
     let stats = write_tar(&tree, &meta.omit, &mut hashing)?;
-    meta.diff_id = DiffId(hashing.0.finish());
+    meta.diff_id = DiffId(hashing.finish());
     meta.content_id = Some(stats.content_id);
     (meta.size, meta.entries) = (stats.size_bytes, stats.entries);
     Ok((staged, meta))

@@ -1,12 +1,15 @@
 //! Files that are copied into containers, and found in them.
 
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use kiln_runtime::Upper;
 
-use super::{ContainerError, Result};
-use crate::layer::{LayerDir, LayerError, LayerWriter, Limits, Node, View, escape, write_part_tar};
+use super::{ContainerError, Inside, Result};
+use crate::layer::{
+    LayerDir, LayerError, LayerWriter, Limits, Node, Owners, Ownership, View, escape,
+    write_part_tar,
+};
 use crate::sandbox::Sandboxes;
 use crate::store::{Container, Hold};
 
@@ -46,54 +49,79 @@ impl Found {
     }
 }
 
-/// Copies a file or directory of the user's into a directory of a container that doesn't run,
-/// under a name, or what is in it where the name is empty. All of it belongs to root there.
-///
-/// # Errors
-/// [`ContainerError::Running`]; something can't be read or written.
-pub fn copy_in(
-    sandboxes: &Sandboxes,
-    container: &Container,
-    parent: OwnedFd,
-    source: &[u8],
-    directory: &[u8],
-    name: &[u8],
-) -> Result<()> {
-    let view = View::new(vec![LayerDir::plain(parent)]);
-    let node = match source {
-        b"" => view.root()?,
-        source => view
-            .lookup(source)?
-            .ok_or_else(|| LayerError::Missing(escape(source)))?,
-    };
-    let (reader, writer) = io::pipe()?;
-    std::thread::scope(|scope| {
-        let writing = scope.spawn(move || {
-            let mut writer = io::BufWriter::with_capacity(128 << 10, writer);
-            write_part_tar(&view, &node, name, &mut writer)?;
-            writer.flush().map_err(LayerError::Write)
-        });
-        let mut reader = io::BufReader::with_capacity(128 << 10, reader);
-        let extracted = extract_in(sandboxes, container, &mut reader, directory);
-        drop(reader);
-        let written = writing
-            .join()
-            .map_err(|_| io::Error::other("the files could not be read"))?;
-        // Where the one end fails for want of the other, that one says why.
-        match (extracted, written) {
-            (Ok(()), Ok(_)) => Ok(()),
-            (_, Err(error)) if !matches!(error, LayerError::Write(_)) => Err(error.into()),
-            (Err(error), _) => Err(error),
-            (_, Err(error)) => Err(error.into()),
-        }
-    })
+/// A container that something is copied into.
+pub enum Target<'a> {
+    /// One that doesn't run.
+    Still(&'a Sandboxes, &'a Container),
+    /// One that does.
+    Running(&'a Inside),
 }
 
-/// Extracts an archive into a directory of a container that doesn't run.
-///
-/// # Errors
-/// [`ContainerError::Running`]; something can't be read or written.
-pub fn extract_in(
+/// Files of the user's.
+pub struct Source {
+    /// The directory that they are in.
+    pub parent: OwnedFd,
+    /// Their path below it; empty for all that is in it.
+    pub path: Vec<u8>,
+    /// Whose they are in the container; root's, where nothing is said.
+    pub owners: Option<Owners>,
+}
+
+impl Target<'_> {
+    /// Copies a file or directory of the user's into a directory, under a name, or what is in it
+    /// where the name is empty.
+    ///
+    /// # Errors
+    /// [`ContainerError::Running`]; something can't be read or written.
+    pub fn copy_in(&self, source: Source, directory: &[u8], name: &[u8]) -> Result<()> {
+        let view = View::new(vec![match source.owners {
+            None => LayerDir::plain(source.parent),
+            Some(owners) => LayerDir::owned(source.parent, owners),
+        }]);
+        let node = match &source.path[..] {
+            b"" => view.root()?,
+            path => view
+                .lookup(path)?
+                .ok_or_else(|| LayerError::Missing(escape(path)))?,
+        };
+        let (reader, writer) = io::pipe()?;
+        std::thread::scope(|scope| {
+            let writing = scope.spawn(move || {
+                let mut writer = io::BufWriter::with_capacity(128 << 10, writer);
+                write_part_tar(&view, &node, name, &mut writer)?;
+                writer.flush().map_err(LayerError::Write)
+            });
+            let mut reader = io::BufReader::with_capacity(128 << 10, reader);
+            let extracted = self.extract(&mut reader, directory);
+            drop(reader);
+            let written = writing
+                .join()
+                .map_err(|_| io::Error::other("the files could not be read"))?;
+            // Where the one end fails for want of the other, that one says why.
+            match (extracted, written) {
+                (Ok(()), Ok(_)) => Ok(()),
+                (_, Err(error)) if !matches!(error, LayerError::Write(_)) => Err(error.into()),
+                (Err(error), _) => Err(error),
+                (_, Err(error)) => Err(error.into()),
+            }
+        })
+    }
+
+    /// Extracts an archive into a directory.
+    ///
+    /// # Errors
+    /// [`ContainerError::Running`]; something can't be read or written.
+    pub fn extract(&self, reader: &mut dyn Read, directory: &[u8]) -> Result<()> {
+        match self {
+            Target::Still(sandboxes, container) => {
+                extract_still(sandboxes, container, reader, directory)
+            }
+            Target::Running(inside) => inside.extract(reader, directory),
+        }
+    }
+}
+
+fn extract_still(
     sandboxes: &Sandboxes,
     container: &Container,
     reader: &mut dyn Read,
@@ -115,20 +143,28 @@ pub fn extract_in(
         volatile: false,
     };
     let root = sandboxes.reopen(&sandboxes.trees(&stack)?, &view, &[], upper)?;
-    {
-        let mount = root.tree()?;
-        let nothing = View::new(Vec::new());
-        let ownership = store.form().ownership;
-        let mut writer = LayerWriter::into_existing(mount.as_fd(), &nothing, ownership)?;
-        writer.extract(reader, directory, None, Limits::default())?;
-        writer.finish()?;
-        // What follows the end of an archive: its writer must not fail for want of a reader.
-        let _ = io::copy(reader, &mut io::sink());
-    }
+    let ownership = store.form().ownership;
+    write_below(root.tree()?.as_fd(), ownership, reader, directory)?;
     drop(root);
     if sandboxes.overlay() == kiln_runtime::OverlayKind::Fuse {
         let changes = store.container_changes(&container)?;
         crate::layer::normalise_fuse(changes.fd())?;
     }
+    Ok(())
+}
+
+/// Extracts an archive into a directory of a mounted root.
+pub(super) fn write_below(
+    root: BorrowedFd<'_>,
+    ownership: Ownership,
+    reader: &mut dyn Read,
+    directory: &[u8],
+) -> std::result::Result<(), LayerError> {
+    let nothing = View::new(Vec::new());
+    let mut writer = LayerWriter::into_existing(root, &nothing, ownership)?;
+    writer.extract(reader, directory, None, Limits::default())?;
+    writer.finish()?;
+    // What follows the end of an archive: its writer must not fail for want of a reader.
+    let _ = io::copy(reader, &mut io::sink());
     Ok(())
 }

@@ -7,14 +7,18 @@ mod changes;
 mod commit;
 mod copy;
 mod exec;
+mod inside;
 mod mounts;
 mod names;
+mod pause;
 mod start;
 
 pub use changes::{Changed, changed};
 pub use commit::{CommitOptions, commit};
-pub use copy::{Found, copy_in, extract_in, find};
+pub use copy::{Found, Source, Target, find};
 pub use exec::{ExecRequest, exec};
+pub use inside::Inside;
+pub use pause::{hold_still, pause, unpause};
 pub use start::{Started, exit_code_of, start};
 
 use crate::image::{Digest, RunConfig};
@@ -54,6 +58,20 @@ pub enum ContainerError {
     /// What ends one that does.
     #[error("container {0} is not running")]
     Ended(String),
+    /// What needs one that is not paused.
+    #[error("container {0} is paused")]
+    Paused(String),
+    /// What needs one that is.
+    #[error("container {0} is not paused")]
+    NotPaused(String),
+    /// One whose processes can't be stopped.
+    #[error("cannot pause container {name}: {source}")]
+    NotStill {
+        /// Its name.
+        name: String,
+        /// Why not.
+        source: SandboxError,
+    },
     /// Processes of a start whose kiln was killed.
     #[error("processes of the last start of container {0} have not ended yet")]
     Lingering(String),
@@ -76,6 +94,14 @@ pub enum ContainerError {
         /// The container.
         name: String,
     },
+    /// What a process in the container could not do.
+    #[error("{error}")]
+    Inside {
+        /// What it says.
+        error: String,
+        /// What a person can do about it.
+        hint: Option<String>,
+    },
     /// A file operation.
     #[error("{0}")]
     Io(#[from] std::io::Error),
@@ -95,14 +121,20 @@ impl ContainerError {
             ),
             ContainerError::Running(name) => Some(format!("stop it first: kiln stop {name}")),
             ContainerError::NotRunning(name) => Some(format!("start it first: kiln start {name}")),
+            ContainerError::Paused(name) => {
+                Some(format!("let it go on first: kiln unpause {name}"))
+            }
+            ContainerError::NotStill { .. } => Some("try again".to_owned()),
             ContainerError::NoFile { .. }
             | ContainerError::Ended(_)
+            | ContainerError::NotPaused(_)
             | ContainerError::SameName(_) => None,
             ContainerError::Lingering(_) => Some("try again in a moment".to_owned()),
             ContainerError::Mount { source, .. } => match source.kind() {
                 std::io::ErrorKind::NotFound => Some("it must exist".to_owned()),
                 _ => None,
             },
+            ContainerError::Inside { hint, .. } => hint.clone(),
             ContainerError::Io(error) => crate::layer::space_hint(error),
         }
     }

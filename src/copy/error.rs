@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::archive::ArchiveError;
-use crate::image::{Digest, ManifestError, Platform};
+use crate::image::{ConversionError, Digest, ManifestError, Platform};
 use crate::registry::RegistryError;
 use crate::store::StoreError;
 use crate::transfer::TransferError;
@@ -30,6 +30,14 @@ pub enum CopyError {
         digest: Digest,
         /// What is wrong with it.
         source: ManifestError,
+    },
+    /// A document that can't be what it was to become.
+    #[error("manifest {digest}: {source}")]
+    Conversion {
+        /// The document.
+        digest: Digest,
+        /// Why not.
+        source: ConversionError,
     },
     /// An index without an image for the platform.
     #[error("index {digest}: no image for platform {wanted}")]
@@ -97,6 +105,9 @@ impl CopyError {
             CopyError::Store(error) => error.hint(),
             CopyError::Transfer(error) => error.hint(),
             CopyError::Manifest { source, .. } => source.hint(),
+            CopyError::Conversion { .. } => {
+                Some("leave out --format, or say --format oci".to_owned())
+            }
             CopyError::NoPlatform { available, .. } => Some(format!(
                 "platforms that exist: {}; --all copies all of them",
                 available.join(", ")

@@ -62,8 +62,8 @@ pub struct Files {
 }
 
 impl Files {
-    /// Copies into it. A directory keeps what came whole when the copy fails: the next one
-    /// goes on with that.
+    /// Copies into it, and returns what is there now. A directory keeps what came whole when
+    /// the copy fails: the next one goes on with that.
     ///
     /// # Errors
     /// Of either place.
@@ -72,11 +72,10 @@ impl Files {
         transfer: &Transfer<'_>,
         plan: &Plan,
         origin: &dyn Origin,
-    ) -> Result<(), CopyError> {
+    ) -> Result<Plan, CopyError> {
         let mut name = LayoutName::default();
         if let ([manifest], [_]) = (plan.manifests.as_slice(), plan.documents.as_slice()) {
             name.platform = platform(origin, &manifest.config)?;
-            name.image = Some(manifest.clone());
         }
         if self.layout == Layout::Docker {
             if name.platform.is_none() {
@@ -101,7 +100,13 @@ impl Files {
             },
         };
         match super::copy(transfer, plan, origin, &goal, Verb::Copy) {
-            Ok(()) => Ok(goal.writer.finish(&plan.root()?.descriptor, &name)?),
+            Ok(plan) => {
+                if let ([manifest], [_]) = (plan.manifests.as_slice(), plan.documents.as_slice()) {
+                    name.image = Some(manifest.clone());
+                }
+                goal.writer.finish(&plan.root()?.descriptor, &name)?;
+                Ok(plan)
+            }
             Err(error) => {
                 goal.writer.give_up();
                 Err(error)
@@ -119,12 +124,22 @@ pub(super) fn platform(
     origin: &dyn Origin,
     config: &Descriptor,
 ) -> Result<Option<Platform>, CopyError> {
+    let platform = config_of(origin, config)?.map(|config| config.platform());
+    Ok(platform.filter(|platform| !platform.architecture.is_empty() && !platform.os.is_empty()))
+}
+
+/// Reads the config of an image; nothing where it is something else, as in an artifact.
+///
+/// # Errors
+/// It can't be read.
+pub(super) fn config_of(
+    origin: &dyn Origin,
+    config: &Descriptor,
+) -> Result<Option<ImageConfig>, CopyError> {
     if config.size > CONFIG_LIMIT {
         return Ok(None);
     }
-    let config: Option<ImageConfig> = serde_json::from_slice(&read_all(origin, config)?).ok();
-    let platform = config.map(|config| config.platform());
-    Ok(platform.filter(|platform| !platform.architecture.is_empty() && !platform.os.is_empty()))
+    Ok(serde_json::from_slice(&read_all(origin, config)?).ok())
 }
 
 /// Reads a small blob, and verifies it.
@@ -181,6 +196,10 @@ impl Goal for FileGoal {
             out.write_all(&document.bytes)
                 .map_err(|error| self.cannot_write(error))
         })
+    }
+
+    fn has(&self, blob: &Descriptor) -> Result<bool, CopyError> {
+        Ok(self.writer.has(blob))
     }
 
     fn takes_several(&self) -> bool {

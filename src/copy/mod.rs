@@ -1,31 +1,37 @@
-//! Images from one place to another as they are: manifests, indexes and blobs, byte for byte.
-//! Nothing is unpacked, and no blob is held in memory or in a file on the way.
+//! Images from one place to another as they are: manifests, indexes and blobs, byte for byte,
+//! unless [`Changes`] are asked for. Nothing is unpacked, and no blob is held in memory.
 //!
 //! [`Origin`] and [`Goal`] are what a place can do; [`copy`] brings the blobs of a [`Plan`],
 //! several at once, and each document after what it refers to: whoever finds one finds all
 //! of it.
 
+mod describe;
 mod error;
 mod files;
 mod list;
 mod registry;
+mod repack;
 mod store;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+pub use describe::describe;
 pub use error::CopyError;
 pub use files::{FileOrigin, Files};
 pub use list::{ListOrigin, ManifestList};
 pub use registry::{RegistryGoal, RegistryOrigin};
+pub use repack::Changes;
 pub use store::{StoreGoal, StoreOrigin};
 
 use crate::event::{TransferOutcome, Verb};
-use crate::image::{Descriptor, Digest, Manifest, ManifestKind, Platform, Reference};
+use crate::image::{Descriptor, DiffId, Digest, Manifest, ManifestKind, Platform, Reference};
 use crate::registry::Progress;
+use crate::store::GrowingBlob;
 use crate::transfer::Transfer;
+use repack::Repacking;
 
 /// How many blobs are under way at once.
 const PARALLEL: usize = 4;
@@ -96,6 +102,28 @@ pub trait Goal: Sync {
     /// Disk full, a registry that refuses, and the like.
     fn document(&self, document: &Document, is_root: bool) -> Result<(), CopyError>;
 
+    /// Tells whether a blob is there already.
+    ///
+    /// # Errors
+    /// It can't be found out.
+    fn has(&self, blob: &Descriptor) -> Result<bool, CopyError>;
+
+    /// Has a blob made by `make`, and takes it meanwhile where that is possible. Returns whether
+    /// it is there then; else [`Goal::blob`] has to bring it.
+    ///
+    /// # Errors
+    /// It could not be made, or the place refuses it for good.
+    fn growing(
+        &self,
+        _name: &str,
+        _blob: &GrowingBlob,
+        _progress: Progress,
+        make: Box<dyn FnOnce() -> Result<(), CopyError> + '_>,
+    ) -> Result<bool, CopyError> {
+        make()?;
+        Ok(false)
+    }
+
     /// Tells whether several blobs may come at once.
     fn takes_several(&self) -> bool {
         true
@@ -120,6 +148,9 @@ pub struct Plan {
     pub blobs: Vec<Descriptor>,
     /// The manifests among the documents.
     pub manifests: Vec<Manifest>,
+    /// The layers that are compressed anew.
+    anew: BTreeMap<Digest, DiffId>,
+    changes: Changes,
 }
 
 impl Plan {
@@ -137,6 +168,8 @@ impl Plan {
                 documents: Vec::new(),
                 blobs: Vec::new(),
                 manifests: Vec::new(),
+                anew: BTreeMap::new(),
+                changes: Changes::default(),
             },
         };
         walk.descend(origin.root()?, 0)?;
@@ -234,7 +267,8 @@ impl Walk<'_> {
     }
 }
 
-/// Brings all that a plan has to a goal.
+/// Brings all that a plan has to a goal. Returns what is there now, which is another plan where
+/// changes were asked for.
 ///
 /// # Errors
 /// The first of either place. What came before it may stay, and nothing refers to it.
@@ -244,22 +278,39 @@ pub fn copy(
     origin: &dyn Origin,
     goal: &dyn Goal,
     verb: Verb,
-) -> Result<(), CopyError> {
+) -> Result<Plan, CopyError> {
     let next = AtomicUsize::new(0);
     let first_error: Mutex<Option<CopyError>> = Mutex::new(None);
     let failed = || first_error.lock().is_ok_and(|error| error.is_some());
+    let replaced = Mutex::new(BTreeMap::new());
+    let repacking = Repacking {
+        transfer,
+        origin,
+        goal,
+        compressor: plan.changes.compressor.unwrap_or_default(),
+        turn: Mutex::new(()),
+    };
+    let bring = |blob: &Descriptor| {
+        if let Some(diff_id) = plan.anew.get(&blob.digest) {
+            let now = repacking.layer(blob, diff_id, verb)?;
+            if let Ok(mut replaced) = replaced.lock() {
+                replaced.insert(blob.digest.clone(), now);
+            }
+            return Ok(());
+        }
+        let reported = transfer.begin(blob.digest.short(), verb, Some(blob.size));
+        let outcome = goal.blob(blob, origin, reported.progress())?;
+        reported.end(outcome);
+        Ok(())
+    };
     let work = || {
         while !failed()
             && let Some(blob) = plan.blobs.get(next.fetch_add(1, Ordering::Relaxed))
         {
-            let reported = transfer.begin(blob.digest.short(), verb, Some(blob.size));
-            match goal.blob(blob, origin, reported.progress()) {
-                Ok(outcome) => reported.end(outcome),
-                Err(error) => {
-                    if let Ok(mut first) = first_error.lock() {
-                        first.get_or_insert(error);
-                    }
-                }
+            if let Err(error) = bring(blob)
+                && let Ok(mut first) = first_error.lock()
+            {
+                first.get_or_insert(error);
             }
         }
     };
@@ -276,9 +327,10 @@ pub fn copy(
     if let Some(error) = first_error.into_inner().unwrap_or_default() {
         return Err(error);
     }
+    let plan = plan.changed(replaced.into_inner().unwrap_or_default())?;
     let last = plan.documents.len().saturating_sub(1);
     for (at, document) in plan.documents.iter().enumerate() {
         goal.document(document, at == last)?;
     }
-    Ok(())
+    Ok(plan)
 }

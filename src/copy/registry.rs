@@ -8,6 +8,8 @@ use super::{BlobStream, CopyError, Document, Goal, Origin};
 use crate::event::TransferOutcome;
 use crate::image::{Descriptor, Digest, Reference};
 use crate::registry::{Client, Progress, Pushed};
+use crate::store::GrowingBlob;
+use crate::transfer::send_while_made;
 
 /// A repository of a registry as the origin.
 pub struct RegistryOrigin<'a> {
@@ -117,5 +119,20 @@ impl Goal for RegistryGoal<'_> {
         self.client
             .push_manifest(&reference, media_type, &document.bytes)?;
         Ok(())
+    }
+
+    fn has(&self, blob: &Descriptor) -> Result<bool, CopyError> {
+        Ok(self.client.blob_exists(&self.reference, &blob.digest)?)
+    }
+
+    fn growing(
+        &self,
+        name: &str,
+        blob: &GrowingBlob,
+        progress: Progress,
+        make: Box<dyn FnOnce() -> Result<(), CopyError> + '_>,
+    ) -> Result<bool, CopyError> {
+        let sent = send_while_made(self.client, &self.reference, name, blob, progress, make);
+        sent.map(|((), is_sent)| is_sent)
     }
 }

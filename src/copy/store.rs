@@ -22,7 +22,8 @@ pub struct StoreOrigin<'a> {
 
 impl<'a> StoreOrigin<'a> {
     /// Finds an image. With `whole`, it is the index that the name stands for, where there is
-    /// one; else the image, whose layers are compressed now if they never were.
+    /// one; else the image, whose layers are compressed now as `packing` asks, if they never
+    /// were.
     ///
     /// # Errors
     /// There is no such image, or a layer of it can't be read.
@@ -30,6 +31,7 @@ impl<'a> StoreOrigin<'a> {
         transfer: &Transfer<'a>,
         name: &str,
         whole: bool,
+        packing: &Packing,
     ) -> Result<StoreOrigin<'a>, CopyError> {
         let store = transfer.store;
         let image = store.find(name)?;
@@ -39,7 +41,7 @@ impl<'a> StoreOrigin<'a> {
                 document(index, bytes)
             }
             None => {
-                let exported = manifest_of(transfer, &image, &Packing::default())?;
+                let exported = manifest_of(transfer, &image, packing)?;
                 document(&exported.digest, exported.bytes)
             }
         };
@@ -240,6 +242,10 @@ impl Goal for StoreGoal<'_, '_> {
         }
         writer.commit()?;
         Ok(TransferOutcome::Done)
+    }
+
+    fn has(&self, blob: &Descriptor) -> Result<bool, CopyError> {
+        Ok(self.transfer.store.has_blob(&blob.digest))
     }
 
     fn document(&self, document: &Document, _is_root: bool) -> Result<(), CopyError> {

@@ -2,6 +2,7 @@
 //! [`ChainId`] of a stack of layers.
 
 use std::fmt;
+use std::io;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -158,6 +159,18 @@ impl Hasher {
             let _ = write!(hex, "{byte:02x}");
         }
         Digest { algorithm, hex }
+    }
+}
+
+/// Adds what is written.
+impl io::Write for Hasher {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -164,6 +164,19 @@ impl Reference {
             .is_none_or(|(first, _)| !looks_like_host(first))
     }
 
+    /// Tells whether a name as people write it says more than a repository: a tag or a digest.
+    pub fn has_selector(text: &str) -> bool {
+        let last = text.rsplit('/').next().unwrap_or(text);
+        last.contains([':', '@'])
+    }
+
+    /// Returns the tag of the same repository; nothing where no tag can be called that.
+    pub fn with_tag(&self, tag: &str) -> Option<Reference> {
+        let name = format!("{}/{}:{tag}", self.registry, self.repository);
+        let name: Reference = name.parse().ok()?;
+        (name.tag() == Some(tag) && name.digest.is_none()).then_some(name)
+    }
+
     /// Returns the same repository pinned to `digest`, without a tag.
     pub fn with_digest(&self, digest: &Digest) -> Reference {
         Reference {

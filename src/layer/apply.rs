@@ -2,6 +2,7 @@
 //! See <https://github.com/opencontainers/image-spec/blob/main/layer.md#applying-changesets>.
 
 use std::io::Read;
+use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt as _;
 
@@ -276,7 +277,11 @@ fn deletion<'n>(entry: &Entry, name: &'n [u8]) -> Result<Deletion<'n>, LayerErro
     }
 }
 
-/// Writes the data of an entry, with holes where a sparse file has them.
+/// Runs of zeros become holes in pieces of this size: less is not worth an extent of its own.
+const HOLE: usize = 64 * 1024;
+
+/// Writes the data of an entry, with holes where a sparse file has them, and where it has nothing
+/// but zeros: most archives hold sparse files as if they were none.
 fn write_data(
     tar: &mut TarReader<'_>,
     file: &std::fs::File,
@@ -288,7 +293,8 @@ fn write_data(
         offset: 0,
         length: size,
     }];
-    let mut buffer = vec![0; usize::try_from(size).unwrap_or(usize::MAX).min(128 * 1024)];
+    let mut buffer = vec![0; usize::try_from(size).unwrap_or(usize::MAX).min(2 * HOLE)];
+    let mut written = 0;
     for segment in segments.unwrap_or(&whole) {
         let end = segment.offset + segment.length;
         let mut at = segment.offset;
@@ -296,21 +302,56 @@ fn write_data(
             let want = usize::try_from(end - at)
                 .unwrap_or(usize::MAX)
                 .min(buffer.len());
-            let count = tar.read_data(&mut buffer[..want])?;
-            if count == 0 {
-                return Err(LayerError::Truncated {
-                    within: "the data of an entry".to_owned(),
-                });
+            fill(tar, &mut buffer[..want])?;
+            for run in runs_of_data(&buffer[..want]) {
+                let start = at + run.start as u64;
+                file.write_all_at(&buffer[run.clone()], start)
+                    .call("write", path)?;
+                written = start + run.len() as u64;
             }
-            file.write_all_at(&buffer[..count], at)
-                .call("write", path)?;
-            at += count as u64;
+            at += want as u64;
         }
     }
-    if segments.is_some() {
+    if written < size {
         file.set_len(size).call("ftruncate", path)?;
     }
     Ok(size)
+}
+
+/// Reads as much data of an entry as there is room for.
+fn fill(tar: &mut TarReader<'_>, mut room: &mut [u8]) -> Result<(), LayerError> {
+    while !room.is_empty() {
+        let count = tar.read_data(room)?;
+        if count == 0 {
+            return Err(LayerError::Truncated {
+                within: "the data of an entry".to_owned(),
+            });
+        }
+        room = &mut room[count..];
+    }
+    Ok(())
+}
+
+/// Returns the parts of `bytes` that lie between pieces of zeros.
+fn runs_of_data(bytes: &[u8]) -> Vec<Range<usize>> {
+    let mut runs: Vec<Range<usize>> = Vec::new();
+    for (index, piece) in bytes.chunks(HOLE).enumerate() {
+        if piece.len() == HOLE && is_zero(piece) {
+            continue;
+        }
+        let start = index * HOLE;
+        match runs.last_mut() {
+            Some(last) if last.end == start => last.end += piece.len(),
+            _ => runs.push(start..start + piece.len()),
+        }
+    }
+    runs
+}
+
+/// Tells whether all bytes are zero: the first one is, and each is like the one before it. Of
+/// other data, that is known at once.
+fn is_zero(bytes: &[u8]) -> bool {
+    bytes.first() == Some(&0) && bytes[..bytes.len() - 1] == bytes[1..]
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! One layer directory, and the few operations below its descriptor that all else is made of.
 //!
 //! Callers pass paths whose parents they know to be real directories of that very tree, so no
-//! symbolic link is ever met on the way; what opens files has the kernel hold that.
+//! symbolic link is ever met on the way; what opens files has the kernel hold that. In a tree
+//! that somebody else changes meanwhile nothing is known: see [`LayerDir::live`].
 
 use std::fs::File;
 use std::io;
@@ -18,7 +19,7 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 use super::ownership::{Overrides, Ownership, RECORD_XATTR};
 use super::stat::Stat;
 use super::xattr::{self, Xattrs};
-use super::{Call as _, LayerError, LayerMeta, Record, path, whiteout};
+use super::{Call as _, LayerError, LayerMeta, Record, escape, path, whiteout};
 
 /// A layer's tree in overlayfs form, and what its form can't say.
 #[derive(Clone, Debug)]
@@ -27,7 +28,56 @@ pub struct LayerDir {
     ownership: Ownership,
     overrides: Arc<Overrides>,
     own_root: bool,
-    plain: bool,
+    form: Form,
+}
+
+/// What the entries of a directory stand for.
+#[derive(Clone, Debug)]
+enum Form {
+    /// A layer of an image.
+    Layer,
+    /// Nothing but themselves, and all of them belong to root.
+    Plain,
+    /// Nothing but themselves, and they belong to whom this says.
+    Owned(Owners),
+    /// The root of a sandbox whose processes may do what they like there meanwhile.
+    Live,
+}
+
+/// Tells the owner and group in a container from those of a file as this process sees them.
+#[derive(Clone)]
+pub struct Owners(Arc<dyn Fn(u32, u32) -> (u32, u32) + Send + Sync>);
+
+impl Owners {
+    /// Returns what asks this function.
+    pub fn new(map: impl Fn(u32, u32) -> (u32, u32) + Send + Sync + 'static) -> Owners {
+        Owners(Arc::new(map))
+    }
+}
+
+impl std::fmt::Debug for Owners {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Owners")
+    }
+}
+
+/// What a sandbox mounts below its root, and what no image has: it is not among the files of a
+/// container, unless it is asked for by name.
+const MOUNTED: [&[u8]; 3] = [b"dev", b"proc", b"sys"];
+
+/// The directory that an entry lies in: its parent, or the root from which a path leads there.
+enum Near<'d> {
+    Root(BorrowedFd<'d>),
+    Parent(OwnedFd),
+}
+
+impl AsFd for Near<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Near::Root(fd) => *fd,
+            Near::Parent(fd) => fd.as_fd(),
+        }
+    }
 }
 
 /// What lies at a path of one layer.
@@ -46,7 +96,7 @@ impl LayerDir {
             ownership,
             overrides: Arc::default(),
             own_root: true,
-            plain: false,
+            form: Form::Layer,
         }
     }
 
@@ -54,8 +104,26 @@ impl LayerDir {
     /// else, and all of it belongs to root.
     pub fn plain(fd: OwnedFd) -> LayerDir {
         LayerDir {
-            plain: true,
+            form: Form::Plain,
             ..LayerDir::new(fd, Ownership::Single)
+        }
+    }
+
+    /// As [`LayerDir::plain`], with owners.
+    pub fn owned(fd: OwnedFd, owners: Owners) -> LayerDir {
+        LayerDir {
+            form: Form::Owned(owners),
+            ..LayerDir::plain(fd)
+        }
+    }
+
+    /// Returns the root of a sandbox behind `fd`, in which processes may put a link into the
+    /// place of any directory at any moment: the kernel holds for each path that there is none on
+    /// the way, and a pipe in the place of a file is not waited for.
+    pub fn live(fd: OwnedFd, ownership: Ownership) -> LayerDir {
+        LayerDir {
+            form: Form::Live,
+            ..LayerDir::new(fd, ownership)
         }
     }
 
@@ -100,7 +168,26 @@ impl LayerDir {
     }
 
     pub(super) fn is_plain(&self) -> bool {
-        self.plain
+        matches!(self.form, Form::Plain | Form::Owned(_))
+    }
+
+    /// Returns what a file of a plain directory is in a container.
+    fn as_owned(&self, mut stat: Stat) -> Stat {
+        match &self.form {
+            Form::Owned(owners) => (stat.uid, stat.gid) = owners.0(stat.uid, stat.gid),
+            _ => stat = self.ownership.recall(stat, None),
+        }
+        stat
+    }
+
+    /// Returns the directory and the name below it through which an entry is reached.
+    fn reach<'p>(&self, path: &'p [u8]) -> Result<(Near<'_>, &'p [u8]), LayerError> {
+        match path::split(path) {
+            (parent @ [_, ..], name) if matches!(self.form, Form::Live) => {
+                Ok((Near::Parent(open_parent(self.fd(), parent)?), name))
+            }
+            _ => Ok((Near::Root(self.fd()), path)),
+        }
     }
 
     /// Returns the entries of a plain directory, sorted by name.
@@ -111,60 +198,91 @@ impl LayerDir {
         for name in names {
             // What went away since is not there.
             if let Some(raw) = stat_at(fd.as_fd(), &name)? {
-                let stat = self.ownership.recall(Stat::of_raw(&raw), None);
-                entries.push((name, stat));
+                entries.push((name, self.as_owned(Stat::of_raw(&raw))));
             }
         }
         Ok(entries)
     }
 
     pub(super) fn find(&self, path: &[u8]) -> Result<Found, LayerError> {
-        let Some(raw) = stat_at(self.fd(), path)? else {
+        let (near, name) = match self.reach(path) {
+            Err(LayerError::System { source, .. }) if is_gone(&source) => {
+                return Ok(Found::Nothing);
+            }
+            reached => reached?,
+        };
+        let Some(raw) = stat_at(near.as_fd(), name)? else {
             return Ok(Found::Nothing);
         };
         let stored = Stat::of_raw(&raw);
-        if self.plain {
-            return Ok(Found::Entry(self.ownership.recall(stored, None)));
+        match self.form {
+            Form::Plain | Form::Owned(_) => return Ok(Found::Entry(self.as_owned(stored))),
+            Form::Layer if whiteout::is_whiteout(near.as_fd(), name, &stored)? => {
+                return Ok(Found::Whiteout);
+            }
+            Form::Layer | Form::Live => {}
         }
-        if whiteout::is_whiteout(self.fd(), path, &stored)? {
-            return Ok(Found::Whiteout);
-        }
-        let record = self.record(path, &stored)?;
+        let record = match stored.kind.has_user_xattrs() {
+            true => record(near.as_fd(), name)?,
+            false => self.overrides.get(path).copied(),
+        };
         Ok(Found::Entry(self.ownership.recall(stored, record.as_ref())))
     }
 
-    fn record(&self, path: &[u8], stored: &Stat) -> Result<Option<Record>, LayerError> {
-        if !stored.kind.has_user_xattrs() {
-            return Ok(self.overrides.get(path).copied());
-        }
-        let text = file::get_xattr(self.fd(), path, RECORD_XATTR).call("getxattr", path)?;
-        // A step can write anything under this name in its own layer: nonsense is no record.
-        Ok(text
-            .and_then(|text| String::from_utf8(text).ok())
-            .and_then(|text| text.parse().ok()))
-    }
-
     pub(super) fn is_opaque(&self, path: &[u8]) -> Result<bool, LayerError> {
-        Ok(!self.plain && whiteout::is_opaque(self.fd(), path)?)
+        match self.form {
+            Form::Layer => whiteout::is_opaque(self.fd(), path),
+            _ => Ok(false),
+        }
     }
 
     pub(super) fn list(&self, path: &[u8]) -> Result<Vec<Vec<u8>>, LayerError> {
+        if matches!(self.form, Form::Live) && MOUNTED.contains(&path) {
+            return Ok(Vec::new());
+        }
         list(self.fd(), path)
     }
 
     pub(super) fn xattrs(&self, path: &[u8]) -> Result<Xattrs, LayerError> {
-        xattr::read(self.fd(), path, self.ownership)
+        let (near, name) = self.reach(path)?;
+        xattr::read(near.as_fd(), name, self.ownership)
     }
 
     pub(super) fn open_file(&self, path: &[u8]) -> Result<File, LayerError> {
-        Ok(open(self.fd(), path, OFlag::O_RDONLY | OFlag::O_NOFOLLOW)?.into())
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW;
+        if !matches!(self.form, Form::Live) {
+            return Ok(open(self.fd(), path, flags)?.into());
+        }
+        let file = File::from(open(self.fd(), path, flags | OFlag::O_NONBLOCK)?);
+        match file.metadata().call("fstat", path)?.is_file() {
+            true => Ok(file),
+            false => Err(LayerError::Changed(escape(path))),
+        }
     }
 
     pub(super) fn read_link(&self, path: &[u8]) -> Result<Vec<u8>, LayerError> {
         use std::os::unix::ffi::OsStringExt as _;
-        let target = readlinkat(self.fd(), path).call("readlinkat", path)?;
+        let (near, name) = self.reach(path)?;
+        let target = readlinkat(near.as_fd(), name).call("readlinkat", path)?;
         Ok(target.into_vec())
     }
+}
+
+/// Returns the record of an entry that can have `user.*` attributes.
+fn record(dir: BorrowedFd<'_>, path: &[u8]) -> Result<Option<Record>, LayerError> {
+    let text = file::get_xattr(dir, path, RECORD_XATTR).call("getxattr", path)?;
+    // A step can write anything under this name in its own layer: nonsense is no record.
+    Ok(text
+        .and_then(|text| String::from_utf8(text).ok())
+        .and_then(|text| text.parse().ok()))
+}
+
+/// Tells whether an error says that there is no such directory, or no longer.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP | libc::ENAMETOOLONG)
+    )
 }
 
 /// Opens `path` below `dir`; an empty path is `dir` itself. No link on the way is followed.
@@ -261,4 +379,47 @@ pub(super) fn duplicate(fd: BorrowedFd<'_>) -> Result<OwnedFd, LayerError> {
 /// Returns how `open` makes a new file that only its maker may touch until it is done.
 pub(super) fn private_mode() -> Mode {
     Mode::S_IRUSR | Mode::S_IWUSR
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layer::View;
+    use std::os::unix::fs::symlink;
+
+    /// What a process of a sandbox can do between two looks of ours.
+    #[test]
+    fn link_in_the_place_of_a_live_directory_leads_nowhere() {
+        let root = tempfile::tempdir().unwrap();
+        let outside = tempfile::tempdir().unwrap();
+        for (directory, content) in [
+            (root.path().join("d"), "in"),
+            (outside.path().into(), "out"),
+        ] {
+            std::fs::create_dir_all(directory.join("e")).unwrap();
+            std::fs::write(directory.join("e/f"), content).unwrap();
+            symlink(content, directory.join("e/l")).unwrap();
+            let fd = File::open(&directory).unwrap();
+            file::set_xattr(fd.as_fd(), b"e/f", b"user.a", content.as_bytes()).unwrap();
+        }
+        let fd = File::open(root.path()).unwrap();
+        let view = View::new(vec![LayerDir::live(fd.into(), Ownership::Single)]);
+        let nodes: Vec<_> = view.read_dir(b"d/e").unwrap();
+        let (f, l) = (&nodes[0].node, &nodes[1].node);
+        assert_eq!(view.read_link(l).unwrap(), b"in");
+        assert_eq!(view.xattrs(f).unwrap()[&b"user.a"[..]], b"in");
+        std::fs::rename(root.path().join("d"), root.path().join("away")).unwrap();
+        symlink(outside.path(), root.path().join("d")).unwrap();
+        assert!(view.read_link(l).is_err());
+        assert!(view.xattrs(f).is_err());
+        assert!(view.open_file(f).is_err());
+        assert!(view.read_dir(b"d/e").is_err());
+        let live = &view.layers()[0];
+        assert!(matches!(live.find(b"d/e/f").unwrap(), Found::Nothing));
+        assert!(view.lookup(b"d/e/f").unwrap().is_none());
+        // A pipe in the place of a file is not waited for.
+        std::fs::remove_file(root.path().join("away/e/f")).unwrap();
+        nix::unistd::mkfifo(&root.path().join("away/e/f"), private_mode()).unwrap();
+        assert!(live.open_file(b"away/e/f").is_err());
+    }
 }

@@ -283,6 +283,44 @@ fn fetch_token(
         return Err(Reason::Malformed("no bearer challenge".to_owned()).into());
     };
     let realm = trusted_realm(means, realm)?;
+    ask_for_token(means, caller, &realm, (service, scope), credential)
+        .map_err(|failure| of_token_server(&realm, failure))
+}
+
+/// Says that it was the token server that failed, and not what the token is for. Who is not
+/// let in is told so by the registry, whosever answer it is.
+fn of_token_server(realm: &Uri, failure: Failure) -> Failure {
+    let reason = match failure.reason {
+        reason @ (Reason::Unauthorized { .. } | Reason::RateLimited { .. }) => reason,
+        Reason::TooLarge { limit } => {
+            let why = format!("it has more than {limit} bytes");
+            token_server(realm, Reason::Malformed(why))
+        }
+        reason => token_server(realm, reason),
+    };
+    Failure { reason, ..failure }
+}
+
+fn token_server(realm: &Uri, reason: Reason) -> Reason {
+    // A user's name and password in the URL are nothing for a screen.
+    let host = printable(realm.host().unwrap_or_default());
+    Reason::TokenServer {
+        host: match realm.port_u16() {
+            Some(port) => format!("{host}:{port}"),
+            None => host,
+        },
+        reason: Box::new(reason),
+    }
+}
+
+/// Asks the server at `realm` for a token for a service and a scope.
+fn ask_for_token(
+    means: &Means<'_>,
+    caller: Caller<'_>,
+    realm: &Uri,
+    (service, scope): (&Option<String>, &Option<String>),
+    credential: Option<&Credential>,
+) -> Result<Token, Failure> {
     let mut scopes = caller.scopes.to_vec();
     // Some registries ask for another scope than the spec has; theirs is added to ours.
     scopes.extend(scope.clone().filter(|scope| !caller.scopes.contains(scope)));
@@ -304,7 +342,7 @@ fn fetch_token(
         // Sent without following redirects: the secret is in the body.
         means.transport.exchange(
             &Method::POST,
-            &realm,
+            realm,
             &[(header::CONTENT_TYPE, kind)],
             None,
             &mut Payload::Bytes(form.as_bytes()),

@@ -15,7 +15,11 @@ const LARGEST_FILE: u64 = 4 << 20;
 
 /// The directories that hold one of each registry.
 #[derive(Clone, Debug, Default)]
-pub struct CertificateDirectories(Vec<PathBuf>);
+pub struct CertificateDirectories {
+    below: Vec<PathBuf>,
+    /// This one for all registries.
+    only: Option<PathBuf>,
+}
 
 /// A file of `certs.d` that can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -46,16 +50,36 @@ impl CertificateDirectories {
             path("XDG_CONFIG_HOME").or_else(|| path("HOME").map(|home| home.join(".config")));
         let user = user.map(|config| config.join("containers/certs.d"));
         let system = ["/etc/containers/certs.d", "/etc/docker/certs.d"].map(PathBuf::from);
-        CertificateDirectories(user.into_iter().chain(system).collect())
+        CertificateDirectories {
+            below: user.into_iter().chain(system).collect(),
+            only: None,
+        }
+    }
+
+    /// Returns a directory that was named on the command line, for whatever registry.
+    ///
+    /// # Errors
+    /// There is no such directory.
+    pub fn only(directory: &Path) -> Result<CertificateDirectories, CertificateError> {
+        if let Err(error) = fs::read_dir(directory) {
+            return Err(failed(directory, &error));
+        }
+        Ok(CertificateDirectories {
+            below: Vec::new(),
+            only: Some(directory.to_owned()),
+        })
     }
 
     /// Returns the directory of `authority`, which is `HOST` or `HOST:PORT`: the first there is.
     pub(super) fn directory(&self, authority: &str) -> Option<PathBuf> {
+        if self.only.is_some() {
+            return self.only.clone();
+        }
         // It comes from names and redirects, and is to be no path.
         if authority.contains('/') || authority.starts_with('.') {
             return None;
         }
-        let mut directories = self.0.iter().map(|directory| directory.join(authority));
+        let mut directories = self.below.iter().map(|directory| directory.join(authority));
         directories.find(|directory| directory.is_dir())
     }
 }

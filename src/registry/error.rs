@@ -87,74 +87,7 @@ impl RegistryError {
 
     /// Returns the remedy, where there is one.
     pub fn hint(&self) -> Option<String> {
-        let registry = self.registry();
-        let log_in = || format!("log in: kiln login {registry}");
-        match self.reason() {
-            Reason::Unauthorized {
-                with_credentials: true,
-                ..
-            } => Some(format!(
-                "the stored credentials may be old, or lack the right; {}",
-                log_in()
-            )),
-            Reason::Unauthorized { .. } => Some(format!(
-                "the repository is private or does not exist; {}",
-                log_in()
-            )),
-            Reason::Denied(_) => Some(format!(
-                "use an account that has the right to this repository; {}",
-                log_in()
-            )),
-            Reason::TagNotFound { known, .. } if !known.is_empty() => {
-                Some(format!("tags that exist: {}", known.join(", ")))
-            }
-            Reason::TagNotFound { .. } => Some("the repository exists; check the tag".to_owned()),
-            Reason::RepositoryNotFound => {
-                Some("check the spelling, and that the repository exists".to_owned())
-            }
-            Reason::Blocked { path, .. } => Some(format!(
-                "use another registry, or remove `blocked = true` from {}",
-                path.display()
-            )),
-            Reason::Unreachable(_) => Some(format!(
-                "check the name and port, and that {registry} can be reached from here \
-                 (HTTP_PROXY, HTTPS_PROXY and NO_PROXY are respected)"
-            )),
-            Reason::Certificate(_) => Some(format!(
-                "put the registry's CA into ~/.config/containers/certs.d/{registry}/ca.crt or \
-                 among the system's certificates, or name it in SSL_CERT_FILE"
-            )),
-            Reason::ClientCertificate => Some(format!(
-                "put yours into ~/.config/containers/certs.d/{registry}/client.cert, and its key \
-                 beside it into client.key"
-            )),
-            Reason::CertificateFile(_) => Some("repair or remove the file".to_owned()),
-            Reason::NotTls => Some(format!(
-                "if {registry} is meant to speak plain HTTP, allow that with --insecure"
-            )),
-            Reason::NoPlatform { available, .. } => {
-                Some(format!("platforms that exist: {}", available.join(", ")))
-            }
-            Reason::RateLimited {
-                retry_after: Some(delay),
-                ..
-            } => Some(format!("try again in {} s", delay.as_secs())),
-            Reason::RateLimited { .. } => Some(format!(
-                "try again later, or for a higher limit {}",
-                log_in()
-            )),
-            Reason::WrongDigest { .. } | Reason::WrongSize { .. } | Reason::TooLong { .. } => Some(
-                "the registry or something on the way altered the content; nothing was stored"
-                    .to_owned(),
-            ),
-            Reason::Truncated { .. } | Reason::Interrupted(_) => {
-                Some("the connection is unstable; try again".to_owned())
-            }
-            Reason::Credentials(error) => error.hint(),
-            Reason::Manifest(error) => error.hint(),
-            Reason::Proxy(_) => Some("check HTTP_PROXY, HTTPS_PROXY and NO_PROXY".to_owned()),
-            _ => None,
-        }
+        self.reason().hint(self.registry())
     }
 
     /// Wraps this error so that it passes through [`io::Read`].
@@ -204,6 +137,9 @@ pub enum SetupError {
     /// The `registries.conf`.
     #[error(transparent)]
     Registries(#[from] RegistriesError),
+    /// The certificates.
+    #[error(transparent)]
+    Certificates(#[from] CertificateError),
 }
 
 impl SetupError {
@@ -212,6 +148,7 @@ impl SetupError {
         match self {
             SetupError::Credentials(error) => error.hint(),
             SetupError::Registries(error) => error.hint(),
+            SetupError::Certificates(_) => None,
         }
     }
 }
@@ -227,6 +164,14 @@ pub enum Reason {
         with_credentials: bool,
         /// What the registry, or its token server, said.
         answer: ServerAnswer,
+    },
+    /// The server that gives tokens for the registry does not.
+    #[error("the token server {host}: {reason}")]
+    TokenServer {
+        /// Where it is.
+        host: String,
+        /// What it does in their place.
+        reason: Box<Reason>,
     },
     /// The registry knows who asks, and refuses.
     #[error("denied: {0}")]
@@ -342,6 +287,80 @@ pub enum Reason {
     /// What was to be pushed could not be read.
     #[error("reading the content to push")]
     Content(#[source] io::Error),
+}
+
+impl Reason {
+    /// Returns the remedy, where there is one, for what `registry` answered.
+    fn hint(&self, registry: &str) -> Option<String> {
+        let log_in = || format!("log in: kiln login {registry}");
+        match self {
+            Reason::Unauthorized {
+                with_credentials: true,
+                ..
+            } => Some(format!(
+                "the credentials may be old or wrong, or lack the right; {}",
+                log_in()
+            )),
+            Reason::Unauthorized { .. } => Some(format!(
+                "the repository is private or does not exist; {}",
+                log_in()
+            )),
+            Reason::Denied(_) => Some(format!(
+                "use an account that has the right to this repository; {}",
+                log_in()
+            )),
+            Reason::TagNotFound { known, .. } if !known.is_empty() => {
+                Some(format!("tags that exist: {}", known.join(", ")))
+            }
+            Reason::TagNotFound { .. } => Some("the repository exists; check the tag".to_owned()),
+            Reason::RepositoryNotFound => {
+                Some("check the spelling, and that the repository exists".to_owned())
+            }
+            Reason::Blocked { path, .. } => Some(format!(
+                "use another registry, or remove `blocked = true` from {}",
+                path.display()
+            )),
+            Reason::Unreachable(_) => Some(format!(
+                "check the name and port, and that {registry} can be reached from here \
+                 (HTTP_PROXY, HTTPS_PROXY and NO_PROXY are respected)"
+            )),
+            Reason::Certificate(_) => Some(format!(
+                "put the registry's CA into ~/.config/containers/certs.d/{registry}/ca.crt or \
+                 among the system's certificates, or name it in SSL_CERT_FILE"
+            )),
+            Reason::ClientCertificate => Some(format!(
+                "put yours into ~/.config/containers/certs.d/{registry}/client.cert, and its key \
+                 beside it into client.key"
+            )),
+            Reason::CertificateFile(_) => Some("repair or remove the file".to_owned()),
+            Reason::NotTls => Some(format!(
+                "if {registry} is meant to speak plain HTTP, allow that with --insecure"
+            )),
+            Reason::NoPlatform { available, .. } => {
+                Some(format!("platforms that exist: {}", available.join(", ")))
+            }
+            Reason::RateLimited {
+                retry_after: Some(delay),
+                ..
+            } => Some(format!("try again in {} s", delay.as_secs())),
+            Reason::RateLimited { .. } => Some(format!(
+                "try again later, or for a higher limit {}",
+                log_in()
+            )),
+            Reason::WrongDigest { .. } | Reason::WrongSize { .. } | Reason::TooLong { .. } => Some(
+                "the registry or something on the way altered the content; nothing was stored"
+                    .to_owned(),
+            ),
+            Reason::Truncated { .. } | Reason::Interrupted(_) => {
+                Some("the connection is unstable; try again".to_owned())
+            }
+            Reason::Credentials(error) => error.hint(),
+            Reason::Manifest(error) => error.hint(),
+            Reason::TokenServer { host, reason } => reason.hint(host),
+            Reason::Proxy(_) => Some("check HTTP_PROXY, HTTPS_PROXY and NO_PROXY".to_owned()),
+            _ => None,
+        }
+    }
 }
 
 /// What a registry said when it refused.

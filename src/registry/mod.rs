@@ -17,6 +17,7 @@ mod proxy;
 mod push;
 mod registries;
 mod retry;
+mod tags;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

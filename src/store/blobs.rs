@@ -89,6 +89,22 @@ impl BlobWriter {
         }
         Ok((digest, self.size))
     }
+
+    /// Ends the blob without publishing it: who reads it meanwhile does so to its end, and it
+    /// goes with the file that is returned.
+    ///
+    /// # Errors
+    /// Disk full, and the like.
+    pub fn set_aside(mut self) -> Result<(Digest, u64, File)> {
+        self.file.flush().at("cannot write", &self.path)?;
+        let digest = self.digest();
+        let file = File::open(&self.path).at("cannot read", &self.path)?;
+        fs::remove_file(&self.path).at("cannot remove", &self.path)?;
+        if let Some(announcer) = self.announcer {
+            announcer.end(digest.clone(), self.size);
+        }
+        Ok((digest, self.size, file))
+    }
 }
 
 impl Store {

@@ -6,23 +6,31 @@
 //! containers/<id>/status.json      when it was started, how it ended
 //! containers/<id>/fs, work         what it has changed, as an overlay's upper directory
 //! containers/<id>/log              what it wrote while nobody was attached
-//! containers/<id>/lock             byte 0: it runs; byte 1: somebody uses its files; once it is
+//! containers/<id>/lock             byte 0: it runs; byte 1: somebody uses its files; byte 2:
+//!                                  somebody has its processes stopped for a while; once it is
 //!                                  taken away, its exit code, for those who wait with it open
 //! ```
 //!
 //! That a container runs is said by nothing but a lock, which the kernel takes from a process
 //! that ends: a file could lie.
 
-use std::collections::BTreeMap;
+mod lock;
+mod record;
+mod status;
+
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::stat::Mode;
-use serde::{Deserialize, Serialize};
+
+pub use lock::{ContainerLock, Hold, Watched};
+pub use record::{ContainerMount, ContainerRecord, ContainerSettings, MountSource};
+pub use status::{ContainerProcess, ContainerState, ContainerStatus, process_ticks};
+
+use lock::{ALL, range};
 
 use super::{IoContext, Result, Store, StoreError, files};
 use crate::image::Digest;
@@ -30,173 +38,6 @@ use crate::layer::{LayerDir, View};
 
 /// The lock that containers are made, named and taken away under.
 const CONTAINERS: &str = "containers";
-
-/// A container's record.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct ContainerRecord {
-    /// 64 hexadecimal digits.
-    pub id: String,
-    /// The name, which no other container has.
-    pub name: String,
-    /// When it was made, RFC 3339.
-    pub created: String,
-    /// Its image.
-    pub image: Digest,
-    /// The image as it was named.
-    pub image_name: String,
-    /// The form of its files: they are never read under another.
-    pub form: String,
-    /// What it runs, and with what.
-    pub settings: ContainerSettings,
-}
-
-impl ContainerRecord {
-    /// Returns the id cut to the twelve digits that people are shown.
-    pub fn short_id(&self) -> &str {
-        self.id.get(..12).unwrap_or(&self.id)
-    }
-}
-
-/// What a container runs, and with what.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct ContainerSettings {
-    /// The fixed head of the command line.
-    pub entrypoint: Vec<String>,
-    /// The rest of it.
-    pub command: Vec<String>,
-    /// Variables; HOME, HOSTNAME and TERM are added at the start where they are missing.
-    pub env: Vec<String>,
-    /// Where the command starts.
-    pub working_dir: String,
-    /// Who runs it, as it was given.
-    pub user: String,
-    /// Further groups, by name or number.
-    pub groups: Vec<String>,
-    /// The host name.
-    pub hostname: String,
-    /// Whether it has no network but a loopback.
-    pub no_network: bool,
-    /// Whether it has a terminal.
-    pub terminal: bool,
-    /// Whether it has standard input.
-    pub open_stdin: bool,
-    /// Whether it goes when it has ended.
-    pub remove: bool,
-    /// Whether its root can't be written.
-    pub read_only: bool,
-    /// Labels, by key: the image's and its own.
-    pub labels: BTreeMap<String, String>,
-    /// What is mounted.
-    pub mounts: Vec<ContainerMount>,
-    /// Names for /etc/hosts.
-    pub hosts: Vec<(String, std::net::IpAddr)>,
-    /// Name servers, in place of the host's.
-    pub dns: Vec<std::net::IpAddr>,
-    /// Search domains, in place of the host's.
-    pub dns_search: Vec<String>,
-    /// Options of the resolver, in place of the host's.
-    pub dns_options: Vec<String>,
-    /// The size of /dev/shm in bytes.
-    pub shm_size: Option<u64>,
-    /// Resource limits: resource, soft, hard.
-    pub rlimits: Vec<(u32, u64, u64)>,
-    /// Capabilities that it does not have.
-    pub cap_drop: Vec<String>,
-    /// The signal that asks it to end.
-    pub stop_signal: String,
-    /// How many seconds it has then, before it is killed.
-    pub stop_timeout: Option<u64>,
-}
-
-/// Something mounted into a container.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ContainerMount {
-    /// What.
-    pub source: MountSource,
-    /// Where, absolute.
-    pub target: String,
-    /// Whether it can't be written.
-    pub read_only: bool,
-}
-
-/// What is mounted.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum MountSource {
-    /// A file or directory of the user's.
-    Bind(PathBuf),
-    /// Memory.
-    Tmpfs {
-        /// How many bytes.
-        size: Option<u64>,
-        /// Permission bits.
-        mode: u32,
-        /// Whether programs in it can be executed.
-        exec: bool,
-    },
-}
-
-/// How a container was started last, and how that ended. What a killed kiln can't have written
-/// is missing.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ContainerStatus {
-    /// When it was started.
-    pub started: Option<String>,
-    /// When it ended.
-    pub finished: Option<String>,
-    /// With which exit code.
-    pub exit_code: Option<i32>,
-    /// Why it could not be started.
-    pub error: Option<String>,
-    /// Whether its output goes to its log.
-    #[serde(default)]
-    pub logged: bool,
-    /// Whether fuse-overlayfs has written to its changes since they were put into the one form
-    /// that all know.
-    #[serde(default)]
-    pub is_raw: bool,
-    /// The processes of the last start.
-    pub process: Option<ContainerProcess>,
-}
-
-/// The processes of a container that runs, or did.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ContainerProcess {
-    /// The kiln that runs it.
-    pub kiln: i32,
-    /// Its first process.
-    pub pid: i32,
-    /// When that began, in the kernel's ticks: pids are used again.
-    pub ticks: u64,
-    /// In which boot.
-    pub boot_id: String,
-}
-
-/// What a container is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ContainerState {
-    /// It was never started.
-    Created,
-    /// It runs.
-    Running,
-    /// It has ended, with this exit code.
-    Exited(i32),
-}
-
-impl ContainerState {
-    /// Returns docker's name of it.
-    pub fn name(self) -> &'static str {
-        match self {
-            ContainerState::Created => "created",
-            ContainerState::Running => "running",
-            ContainerState::Exited(_) => "exited",
-        }
-    }
-}
-
-/// The exit code of what SIGKILL ended.
-const KILLED: i32 = 137;
 
 /// A container as it is found.
 #[derive(Clone, Debug)]
@@ -211,67 +52,11 @@ pub struct Container {
     directory: PathBuf,
 }
 
-/// A container's lock, which is looked at also when it has been taken away.
-pub struct Watched(File);
-
-impl Watched {
-    /// Waits until the container doesn't run.
-    ///
-    /// # Errors
-    /// What fcntl(2) says.
-    pub fn wait(&self) -> std::io::Result<()> {
-        let runs = range(libc::F_RDLCK, RUNS);
-        loop {
-            match fcntl(&self.0, FcntlArg::F_OFD_SETLKW(&runs)) {
-                Err(Errno::EINTR) => {}
-                Err(errno) => return Err(errno.into()),
-                Ok(_) => break,
-            }
-        }
-        // It was only to be waited for.
-        let free = range(libc::F_UNLCK, RUNS);
-        fcntl(&self.0, FcntlArg::F_OFD_SETLK(&free))?;
-        Ok(())
-    }
-
-    /// Returns the exit code of a container that has been taken away since.
-    pub fn exit_code(&self) -> Option<i32> {
-        let mut code = [0u8; 4];
-        self.0.read_exact_at(&mut code, 0).ok()?;
-        Some(i32::from_ne_bytes(code))
-    }
-}
-
-/// A hold on a container: released when dropped, or when the process ends.
-pub struct ContainerLock(File);
-
-/// What a hold is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hold {
-    /// To run it, or to take it away: nobody else has any hold.
-    Alone,
-    /// To change its files while it doesn't run.
-    Change,
-    /// To read its files while nobody but itself changes them.
-    Read,
-}
-
-/// Where the lock file says that a container runs, and that its files are in use.
-const RUNS: (i64, i64) = (0, 1);
-const FILES: (i64, i64) = (1, 1);
-const ALL: (i64, i64) = (0, 2);
-
-fn range(kind: i32, (start, length): (i64, i64)) -> libc::flock {
-    libc::flock {
-        l_type: kind as libc::c_short,
-        l_whence: libc::SEEK_SET as libc::c_short,
-        l_start: start,
-        l_len: length,
-        l_pid: 0,
-    }
-}
-
 impl Container {
+    fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// Returns the tree of its changes.
     pub fn changes(&self) -> PathBuf {
         self.directory.join("fs")
@@ -287,47 +72,6 @@ impl Container {
         self.directory.join("log")
     }
 
-    /// Opens its lock, to see how it ends even where it goes with its end.
-    ///
-    /// # Errors
-    /// It has gone.
-    pub fn watch(&self) -> Result<Watched> {
-        self.lock_file().map(Watched)
-    }
-
-    /// Tells whether it runs.
-    pub fn is_running(&self) -> bool {
-        self.state == ContainerState::Running
-    }
-
-    fn lock_file(&self) -> Result<File> {
-        let path = self.directory.join("lock");
-        File::options()
-            .read(true)
-            .write(true)
-            .open(&path)
-            .at("cannot open the lock", &path)
-    }
-
-    fn runs(directory: &Path) -> bool {
-        let Ok(file) = File::open(directory.join("lock")) else {
-            return false;
-        };
-        let mut found = range(libc::F_WRLCK, RUNS);
-        match fcntl(&file, FcntlArg::F_OFD_GETLK(&mut found)) {
-            Ok(_) => i32::from(found.l_type) != libc::F_UNLCK,
-            Err(_) => false,
-        }
-    }
-
-    /// Returns the process that the container runs in, where the record of it is true.
-    pub fn process(&self) -> Option<&ContainerProcess> {
-        let process = self.status.process.as_ref()?;
-        let same = process.boot_id == super::layers::boot_id()
-            && process_ticks(process.pid) == Some(process.ticks);
-        same.then_some(process)
-    }
-
     /// Writes how it was started or ended. Only who has it alone may do so.
     ///
     /// # Errors
@@ -337,18 +81,6 @@ impl Container {
         self.status = status;
         Ok(())
     }
-}
-
-/// Returns when a process began, in the kernel's ticks since boot; nothing where there is none.
-pub fn process_ticks(pid: i32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The second field is a name in parentheses, with anything in it.
-    let (_, rest) = stat.rsplit_once(')')?;
-    let mut fields = rest.split_whitespace();
-    if fields.next()? == "Z" {
-        return None;
-    }
-    fields.nth(18)?.parse().ok()
 }
 
 /// Returns 64 hexadecimal digits that no other container has.
@@ -448,11 +180,7 @@ impl Store {
             .ok()
             .flatten()
             .unwrap_or_default();
-        let state = match (runs, &status.started) {
-            (true, _) => ContainerState::Running,
-            (false, None) => ContainerState::Created,
-            (false, Some(_)) => ContainerState::Exited(status.exit_code.unwrap_or(KILLED)),
-        };
+        let state = ContainerState::of(&status, runs);
         Ok(Some(Container {
             record,
             status,
@@ -482,59 +210,6 @@ impl Store {
             1 => Ok(all.swap_remove(0)),
             _ => Err(StoreError::AmbiguousContainer(name.to_owned())),
         }
-    }
-
-    /// Takes a hold on a container, or returns nothing where it runs. Waits for those who use
-    /// its files for a moment. With it comes the container as it is now.
-    ///
-    /// # Errors
-    /// [`StoreError::NoContainer`] where it has gone meanwhile.
-    pub fn hold_container(
-        &self,
-        container: &Container,
-        hold: Hold,
-    ) -> Result<Option<(ContainerLock, Container)>> {
-        let gone = || StoreError::NoContainer(container.record.name.clone());
-        let file = match container.lock_file() {
-            Err(StoreError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
-                return Err(gone());
-            }
-            other => other?,
-        };
-        let path = &container.directory;
-        let take = |kind, bytes, wait| {
-            let range = range(kind, bytes);
-            loop {
-                let arg = match wait {
-                    true => FcntlArg::F_OFD_SETLKW(&range),
-                    false => FcntlArg::F_OFD_SETLK(&range),
-                };
-                match fcntl(&file, arg) {
-                    Ok(_) => return Ok(true),
-                    Err(Errno::EINTR) => {}
-                    Err(Errno::EAGAIN | Errno::EACCES) if !wait => return Ok(false),
-                    Err(errno) => return Err(errno).at("cannot lock", path),
-                }
-            }
-        };
-        let taken = match hold {
-            // Who runs it never waits for the byte of another who does.
-            Hold::Alone => take(libc::F_WRLCK, RUNS, false)? && take(libc::F_WRLCK, ALL, true)?,
-            Hold::Change => !Container::runs(path) && take(libc::F_WRLCK, FILES, true)?,
-            Hold::Read => !Container::runs(path) && take(libc::F_RDLCK, FILES, true)?,
-        };
-        if !taken {
-            return Ok(None);
-        }
-        // It may have gone, or been started, while this one waited.
-        let mut now = self.container_at(&container.record.id)?.ok_or_else(gone)?;
-        if hold == Hold::Alone {
-            now.state = match &now.status.started {
-                None => ContainerState::Created,
-                Some(_) => ContainerState::Exited(now.status.exit_code.unwrap_or(KILLED)),
-            };
-        }
-        Ok(Some((ContainerLock(file), now)))
     }
 
     /// Gives a container another name.

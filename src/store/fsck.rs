@@ -3,7 +3,7 @@
 //! it is verified that it is what belongs there.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
@@ -44,20 +44,6 @@ pub struct Verified {
     pub records: usize,
     /// What is not as it should be.
     pub damages: Vec<Damage>,
-}
-
-/// What takes bytes and hashes them.
-struct Hashing(Hasher);
-
-impl Write for Hashing {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 impl Store {
@@ -235,10 +221,10 @@ impl Run<'_> {
             .store
             .layer_dir(tree, meta)
             .map_err(|error| error.to_string())?;
-        let mut sink = Hashing(Hasher::new(Algorithm::Sha256));
+        let mut sink = Hasher::new(Algorithm::Sha256);
         let written = write_tar(&layer, &meta.omit, &mut sink);
         let stats = written.map_err(|error: LayerError| error.to_string())?;
-        Ok((sink.0.finish(), stats.size_bytes))
+        Ok((sink.finish(), stats.size_bytes))
     }
 
     /// Returns the digest of the stream of what a layer's blob holds, where there is a blob
@@ -493,9 +479,9 @@ fn reason(error: &StoreError) -> String {
 /// Returns the digest of what a blob holds, without its compression.
 fn content_digest(blob: &File) -> io::Result<Digest> {
     let (_, mut decoder) = Compression::decode(blob)?;
-    let mut hashing = Hashing(Hasher::new(Algorithm::Sha256));
+    let mut hashing = Hasher::new(Algorithm::Sha256);
     io::copy(&mut decoder, &mut hashing)?;
-    Ok(hashing.0.finish())
+    Ok(hashing.finish())
 }
 
 /// Looks at everything in a directory.
@@ -513,15 +499,8 @@ fn list(directory: &Path) -> io::Result<()> {
 }
 
 fn digest_of(path: &Path, algorithm: Algorithm) -> io::Result<Digest> {
-    let mut file = File::open(path)?;
+    let mut file = io::BufReader::with_capacity(1 << 17, File::open(path)?);
     let mut hasher = Hasher::new(algorithm);
-    let mut buffer = vec![0; 1 << 17];
-    loop {
-        match file.read(&mut buffer) {
-            Ok(0) => return Ok(hasher.finish()),
-            Ok(read) => hasher.update(&buffer[..read]),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
+    io::copy(&mut file, &mut hasher)?;
+    Ok(hasher.finish())
 }

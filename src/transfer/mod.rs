@@ -7,8 +7,10 @@ mod push;
 
 pub use layers::{LayerSource, bring_layer, bring_layers};
 pub use packing::Packing;
+pub(crate) use packing::{format_of, media_type_of};
 pub(crate) use pull::pair;
-pub use pull::{Pulled, pull, pull_named};
+pub use pull::{Pulled, pull, pull_named, tags_named};
+pub(crate) use push::send_while_made;
 pub use push::{Exported, compress_layers, manifest_of, push, repositories};
 
 use std::sync::Arc;

@@ -50,6 +50,11 @@ impl Packing {
         })
     }
 
+    /// Returns what all layers are to be compressed with, where somebody asked for that.
+    pub fn asked_for(&self) -> Option<Compressor> {
+        self.is_asked_for.then_some(self.compressor)
+    }
+
     /// Tells whether a blob is what is asked for.
     fn accepts(&self, blob: &CompressedBlob) -> bool {
         let format = format_of(&blob.descriptor);
@@ -137,7 +142,8 @@ impl Packing {
     }
 }
 
-fn media_type_of(compressor: Compressor) -> &'static str {
+/// Returns what OCI calls a layer that a compressor made.
+pub(crate) fn media_type_of(compressor: Compressor) -> &'static str {
     match compressor {
         Compressor::None => media_type::OCI_LAYER,
         Compressor::Gzip(_) => media_type::OCI_LAYER_GZIP,
@@ -146,7 +152,7 @@ fn media_type_of(compressor: Compressor) -> &'static str {
 }
 
 /// Returns the compression that a layer's media type tells.
-fn format_of(layer: &Descriptor) -> Option<Compression> {
+pub(crate) fn format_of(layer: &Descriptor) -> Option<Compression> {
     match layer.media_type.rsplit(['.', '+']).next() {
         Some("tar") => Some(Compression::None),
         Some("gzip") => Some(Compression::Gzip),

@@ -132,12 +132,33 @@ pub fn pull_named(
     name: &str,
     platform: &Platform,
 ) -> Result<(Reference, Pulled), TransferError> {
+    first_of(client, name, |reference| {
+        pull(transfer, client, reference, platform)
+    })
+}
+
+/// Returns all tags of a repository, as for [`pull_named`].
+///
+/// # Errors
+/// It can't be found, or lists no tags.
+pub fn tags_named(client: &Client, name: &str) -> Result<Vec<Reference>, TransferError> {
+    let (repository, tags) = first_of(client, name, |reference| Ok(client.tags(reference)?))?;
+    let tags = tags.iter().filter_map(|tag| repository.with_tag(tag));
+    Ok(tags.collect())
+}
+
+/// Does something with the first of the names that may be meant that is there.
+fn first_of<T>(
+    client: &Client,
+    name: &str,
+    mut read: impl FnMut(&Reference) -> Result<T, TransferError>,
+) -> Result<(Reference, T), TransferError> {
     let mut tried = Vec::new();
     let candidates = client.candidates(name)?;
     let is_only = candidates.len() == 1;
     for reference in candidates {
-        match pull(transfer, client, &reference, platform) {
-            Ok(pulled) => return Ok((reference, pulled)),
+        match read(&reference) {
+            Ok(found) => return Ok((reference, found)),
             Err(TransferError::Registry(error)) if !is_only && lacks(error.reason()) => {
                 tried.push(error.into());
             }

@@ -10,8 +10,8 @@ use super::{Transfer, TransferError};
 use crate::event::TransferOutcome;
 use crate::event::Verb;
 use crate::image::{Descriptor, Digest, Manifest, ManifestKind, Reference, media_type};
-use crate::registry::{Client, Pushed, Reason, RegistryError};
-use crate::store::{Image, Layer, RefRecord, Stack, Store};
+use crate::registry::{Client, Progress, Pushed, Reason, RegistryError};
+use crate::store::{GrowingBlob, Image, Layer, RefRecord, Stack, Store};
 
 /// How many blobs are uploaded at once.
 const PARALLEL: usize = 4;
@@ -283,43 +283,68 @@ impl Push<'_> {
         let reported = self.transfer.begin(diff_id.short(), Verb::Push, None);
         let mut blob = self.transfer.store.new_blob(self.transfer.session)?;
         let growing = blob.grow()?;
-        let (sent, packed) = std::thread::scope(|scope| {
-            let sending = scope.spawn(|| {
-                let sent = self.client.push_stream(
-                    self.reference,
-                    &format!("layer {diff_id}"),
-                    &mut || Ok(Box::new(growing.reader())),
-                    &|| growing.whole().map(|(digest, _)| digest),
-                    Some(reported.progress()),
-                );
-                if sent.as_ref().is_err_and(is_final) {
-                    growing.abandon();
-                }
-                sent
-            });
-            let packed = packing.fill(self.transfer, layer, blob);
-            drop(turn);
-            (sending.join(), packed)
-        });
-        let sent = match sent {
-            Ok(sent) => sent,
-            Err(panic) => std::panic::resume_unwind(panic),
-        };
-        match (sent, packed) {
-            (Ok(()), Ok(descriptor)) => {
-                reported.end(TransferOutcome::Done);
-                Ok(descriptor)
-            }
+        let (descriptor, is_sent) = send_while_made(
+            self.client,
+            self.reference,
+            &format!("layer {diff_id}"),
+            &growing,
+            reported.progress(),
+            || {
+                let packed = packing.fill(self.transfer, layer, blob);
+                drop(turn);
+                packed
+            },
+        )?;
+        if is_sent {
+            reported.end(TransferOutcome::Done);
+        } else {
             // What may pass is tried again, and now the blob is known and whole.
-            (Err(error), Ok(descriptor)) if !is_final(&error) => {
-                reported.end(TransferOutcome::Failed);
-                self.blob(&descriptor)?;
-                Ok(descriptor)
-            }
-            (Err(error), _) if is_final(&error) => Err(error.into()),
-            (_, Err(error)) => Err(error),
-            (Err(error), Ok(_)) => Err(error.into()),
+            reported.end(TransferOutcome::Failed);
+            self.blob(&descriptor)?;
         }
+        Ok(descriptor)
+    }
+}
+
+/// Sends a blob to a registry while it is made. Returns what `make` returns, and whether the
+/// registry has the blob: where that failed, another try may succeed.
+///
+/// # Errors
+/// It could not be made, or the registry refuses for good.
+pub(crate) fn send_while_made<T, E: From<RegistryError>>(
+    client: &Client,
+    reference: &Reference,
+    name: &str,
+    growing: &GrowingBlob,
+    progress: Progress,
+    make: impl FnOnce() -> Result<T, E>,
+) -> Result<(T, bool), E> {
+    let (sent, made) = std::thread::scope(|scope| {
+        let sending = scope.spawn(|| {
+            let sent = client.push_stream(
+                reference,
+                name,
+                &mut || Ok(Box::new(growing.reader())),
+                &|| growing.whole().map(|(digest, _)| digest),
+                Some(progress),
+            );
+            if sent.as_ref().is_err_and(is_final) {
+                growing.abandon();
+            }
+            sent
+        });
+        let made = make();
+        (sending.join(), made)
+    });
+    let sent = match sent {
+        Ok(sent) => sent,
+        Err(panic) => std::panic::resume_unwind(panic),
+    };
+    match (sent, made) {
+        (Ok(()), Ok(made)) => Ok((made, true)),
+        (Err(error), _) if is_final(&error) => Err(error.into()),
+        (Err(_), Ok(made)) => Ok((made, false)),
+        (_, Err(error)) => Err(error),
     }
 }
 
@@ -334,6 +359,7 @@ fn is_final(error: &RegistryError) -> bool {
             | Reason::ClientCertificate
             | Reason::CertificateFile(_)
             | Reason::NotTls
+            | Reason::TokenServer { .. }
             | Reason::Proxy(_)
             | Reason::Credentials(_)
     )

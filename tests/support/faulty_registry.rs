@@ -67,12 +67,27 @@ struct Content {
     /// `Basic …`, where it is asked for.
     authorization: Option<String>,
     tokens: Option<Tokens>,
+    tag_pages: TagPages,
     address: String,
     log: Vec<String>,
     /// By path: how many bytes of bodies were sent.
     sent: BTreeMap<String, u64>,
     /// The paths that were asked for by someone who said who they are.
     authorized: Vec<String>,
+}
+
+/// How the list of tags comes.
+#[derive(Default)]
+pub enum TagPages {
+    /// At once.
+    #[default]
+    One,
+    /// So many at a time.
+    Of(usize),
+    /// The same page again and again.
+    Endless,
+    /// The next page is there.
+    At(String),
 }
 
 /// Tokens that the registry asks for.
@@ -203,6 +218,11 @@ impl FaultyRegistry {
             ..Tokens::default()
         };
         self.content.lock().unwrap().tokens = Some(tokens);
+    }
+
+    /// Sends the list of tags in other pages from now on.
+    pub fn page_tags(&self, pages: TagPages) {
+        self.content.lock().unwrap().tag_pages = pages;
     }
 
     /// Returns how many bytes of bodies were sent for a path below `/v2/`.
@@ -424,6 +444,30 @@ impl Content {
             .then(|| refused.with("WWW-Authenticate", "Basic realm=\"tests\""))
     }
 
+    /// Returns a page of tags, which come in order.
+    fn page_of(&self, mut tags: Vec<&str>, query: &str) -> Reply {
+        let last = query.split('&').find_map(|pair| pair.strip_prefix("last="));
+        let last = last.unwrap_or_default();
+        let mut next = None;
+        match &self.tag_pages {
+            TagPages::One => {}
+            TagPages::Of(count) => {
+                tags.retain(|tag| *tag > last);
+                if tags.len() > *count {
+                    tags.truncate(*count);
+                    next = Some(format!("/v2/app/tags/list?last={}", tags[count - 1]));
+                }
+            }
+            TagPages::Endless => next = Some("/v2/app/tags/list?last=x".to_owned()),
+            TagPages::At(url) => next = Some(url.clone()),
+        }
+        let reply = Reply::json(&json!({"name": "app", "tags": tags}));
+        match next {
+            Some(next) => reply.with("Link", format!("<{next}>; rel=\"next\"")),
+            None => reply,
+        }
+    }
+
     fn answer(&mut self, request: &Request) -> Reply {
         let path = request.path.as_str();
         if let (Some(tokens), "/token") = (&mut self.tokens, path) {
@@ -449,7 +493,7 @@ impl Content {
                         (!name.contains(':')).then_some(name)
                     })
                     .collect();
-                Reply::json(&json!({"name": "app", "tags": tags}))
+                self.page_of(tags, &request.query)
             }
             "POST" => {
                 self.begun += 1;

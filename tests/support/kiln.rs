@@ -2,8 +2,10 @@
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
+
+use nix::sys::signal::Signal;
 
 use super::{Image, Output, Registry, Sandbox, run, run_from, settled};
 
@@ -59,6 +61,8 @@ impl Kiln {
 
     /// Returns the command, for tests that start or kill it in their own way.
     pub fn command<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
+        // A shell starts what is in the background with SIGINT ignored, and that is inherited.
+        kiln_runtime::sys::process::stop_ignoring(Signal::SIGINT);
         let mut command = Command::new(env!("CARGO_BIN_EXE_kiln"));
         command
             .env_clear()
@@ -76,6 +80,24 @@ impl Kiln {
             .arg(self.store())
             .args(arguments);
         command
+    }
+
+    /// Returns kiln, and the name of an image with busybox, which is in its store.
+    pub fn with_busybox() -> (Kiln, String) {
+        let kiln = Kiln::new();
+        let name = Registry::shared().busybox();
+        kiln.run(["pull", "-q", &name]).ok();
+        (kiln, name)
+    }
+
+    /// Starts a command beside the test, with pipes for its outputs.
+    pub fn start<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Child {
+        self.command(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
     }
 
     /// Runs a command to its end.

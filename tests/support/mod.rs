@@ -59,7 +59,7 @@ pub use authority::TestAuthority;
 pub use buildah::Buildah;
 pub use compare::{Difference, Ignore, compare, compare_configs, compare_trees};
 pub use console::Console;
-pub use faulty_registry::{Fault, FaultyRegistry, Published, host_architecture, tar_of};
+pub use faulty_registry::{Fault, FaultyRegistry, Published, TagPages, host_architecture, tar_of};
 pub use image::Image;
 pub use kills::{
     Victim, assert_no_process_with, assert_swept, names_in, processes_with, unique_marker,
@@ -71,7 +71,7 @@ pub use registry::{Bases, Registry};
 pub use repository::Repository;
 pub use sandbox::Sandbox;
 pub use snapshot::{settled, sorted};
-pub use subprocess::{Output, run, run_from};
+pub use subprocess::{Output, run, run_from, wait_until};
 pub use transcript::Session;
 pub use tree::{Kind, Node, Tree};
 pub use web::{Page, WebServer};

@@ -9,6 +9,16 @@ use std::time::{Duration, Instant};
 /// How long the pipes may stay open after the program has ended.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// Waits until a condition holds; panics after 30 s.
+#[track_caller]
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !condition() {
+        assert!(Instant::now() < deadline, "{what} did not come");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
 /// What a program said and how it ended.
 #[derive(Debug)]
 pub struct Output {

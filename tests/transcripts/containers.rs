@@ -86,6 +86,22 @@ fn none_there() {
         2> error: no such container: nothing
         2> hint: `kiln ps -a` lists what there is
         [exit code 1]
+        $ kiln pause nothing
+        2> error: no such container: nothing
+        2> hint: `kiln ps -a` lists what there is
+        [exit code 1]
+        $ kiln container pause nothing
+        2> error: no such container: nothing
+        2> hint: `kiln ps -a` lists what there is
+        [exit code 1]
+        $ kiln unpause nothing
+        2> error: no such container: nothing
+        2> hint: `kiln ps -a` lists what there is
+        [exit code 1]
+        $ kiln container unpause nothing
+        2> error: no such container: nothing
+        2> hint: `kiln ps -a` lists what there is
+        [exit code 1]
         $ kiln wait nothing
         2> error: no such container: nothing
         2> hint: `kiln ps -a` lists what there is
@@ -335,7 +351,7 @@ fn in_the_background() {
         web: Up moments
         $ kiln ps --filter colour=red
         2> error: invalid filter "colour=red"
-        2> hint: the filters are name=TEXT, id=ID, status=created|running|exited, exited=CODE, ancestor=IMAGE, label=NAME[=VALUE], label!=NAME[=VALUE], before=CONTAINER and since=CONTAINER
+        2> hint: the filters are name=TEXT, id=ID, status=created|running|paused|exited, exited=CODE, ancestor=IMAGE, label=NAME[=VALUE], label!=NAME[=VALUE], before=CONTAINER and since=CONTAINER
         [exit code 2]
         $ kiln exec web echo inside
         inside
@@ -349,6 +365,27 @@ fn in_the_background() {
         $ kiln exec web no-such-program
         2> error: exec "no-such-program": no such file in the image
         [exit code 127]
+        $ kiln pause web
+        web
+        $ kiln container pause web
+        2> error: container web is paused
+        2> hint: let it go on first: kiln unpause web
+        [exit code 1]
+        $ kiln exec web true
+        2> error: container web is paused
+        2> hint: let it go on first: kiln unpause web
+        [exit code 1]
+        $ kiln ps --format '{{.Status}}'
+        Up moments (Paused)
+        $ kiln unpause web
+        web
+        $ kiln container pause web
+        web
+        $ kiln container unpause web
+        web
+        $ kiln unpause web
+        2> error: container web is not paused
+        [exit code 1]
         $ kiln start web
         web
         $ kiln rm web

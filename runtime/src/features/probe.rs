@@ -192,7 +192,9 @@ fn landlock() -> State {
     };
     let remedy = "build with --network none, or use Linux 6.12 or later with landlock in the \
                   list of security modules (lsm=… on the kernel's command line): without it, a \
-                  RUN on the host's network can connect to abstract unix sockets of the host";
+                  RUN on the host's network can connect to abstract unix sockets of the host, and \
+                  a container with -v can do so under your own uid, which it has for your files: \
+                  give that --network none";
     match abi {
         0 => State::missing("this kernel has no Landlock, or it is off", remedy),
         1..6 => State::missing(

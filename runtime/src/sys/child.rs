@@ -333,7 +333,7 @@ fn close_all_but(sync: &mut RawFd) -> Result<(), Errno> {
 }
 
 /// `capset(2)`, version 3: two words of each set.
-fn set_capabilities(mask: u64) -> Result<(), Errno> {
+pub(crate) fn set_capabilities(mask: u64) -> Result<(), Errno> {
     #[repr(C)]
     struct Header {
         version: u32,

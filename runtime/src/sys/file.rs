@@ -7,6 +7,7 @@
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
@@ -15,6 +16,15 @@ use nix::sys::stat::Mode;
 /// The longest path that is handed to the kernel behind `/proc/self/fd/N/`. PATH_MAX counts
 /// the prefix too, so what is longer goes through a descriptor of its parent directory.
 const LONGEST_TAIL: usize = 4000;
+
+/// Whether the working directory is this process's `/proc/self/fd`.
+static DESCRIPTORS_ARE_HERE: AtomicBool = AtomicBool::new(false);
+
+/// Says that the working directory is this process's `/proc/self/fd`, for a process whose own
+/// `/proc` is one that it is not in.
+pub(crate) fn descriptors_are_here() {
+    DESCRIPTORS_ARE_HERE.store(true, Ordering::Relaxed);
+}
 
 /// A file below a directory descriptor, as the xattr calls want it.
 struct Target {
@@ -36,7 +46,11 @@ fn with_target<T>(
         let parent = openat(dir, &path[..slash], flags, Mode::empty())?;
         return with_target(parent.as_fd(), &path[slash + 1..], body);
     }
-    let mut full = format!("/proc/self/fd/{}", dir.as_raw_fd()).into_bytes();
+    let directory = match DESCRIPTORS_ARE_HERE.load(Ordering::Relaxed) {
+        true => "",
+        false => "/proc/self/fd/",
+    };
+    let mut full = format!("{directory}{}", dir.as_raw_fd()).into_bytes();
     if !path.is_empty() {
         full.push(b'/');
         full.extend_from_slice(path);

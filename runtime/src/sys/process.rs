@@ -148,7 +148,7 @@ pub(crate) enum NotJoined {
 pub(crate) fn clone_into_process(
     target: BorrowedFd<'_>,
     namespaces: libc::c_int,
-    ours: RawFd,
+    ours: Option<RawFd>,
     child: impl FnOnce(),
 ) -> Result<libc::pid_t, NotJoined> {
     let (reader, writer) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).map_err(NotJoined::Clone)?;
@@ -185,7 +185,9 @@ pub(crate) fn clone_into_process(
             errno => Err(NotJoined::Join(Errno::from_raw(-errno))),
         };
     }
-    close_in_child(ours);
+    if let Some(ours) = ours {
+        close_in_child(ours);
+    }
     // SAFETY: integers only.
     let joined = unsafe {
         check(libc::prctl(libc::PR_SET_DUMPABLE, 0).into())
@@ -434,6 +436,70 @@ pub(crate) fn receive(
         _ => None,
     });
     Ok((message.bytes, fd.map(own)))
+}
+
+/// Closes all descriptors but the first three and one more, in a child that drops none of their
+/// owners.
+pub(crate) fn close_all_but(kept: BorrowedFd<'_>) {
+    let kept = kept.as_raw_fd() as u32;
+    let close = |first: u32, last: u32| {
+        // SAFETY: closes descriptors, touches no memory; the caller is a child that never
+        // returns, so that no owner uses or closes them again.
+        first <= last && unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } != 0
+    };
+    if close(3, kept - 1) | close(kept + 1, u32::MAX) {
+        // Linux before 5.9: one by one.
+        for fd in (3..65536).filter(|fd| *fd != kept as RawFd) {
+            close_in_child(fd);
+        }
+    }
+}
+
+/// Puts /dev/null in the place of the first three descriptors.
+pub(crate) fn use_no_stdio() -> Result<(), Errno> {
+    use nix::fcntl::{OFlag, open};
+    let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC;
+    let null = open("/dev/null", flags, nix::sys::stat::Mode::empty())?;
+    nix::unistd::dup2_stdin(&null)?;
+    nix::unistd::dup2_stdout(&null)?;
+    nix::unistd::dup2_stderr(&null)
+}
+
+/// Sends a signal to all processes of a pid namespace but the first, whose pidfd it is, at once:
+/// by a process that joins it for that. Returns whether it lived to do so, since those in there
+/// may end it.
+pub(crate) fn signal_all_beside(first: BorrowedFd<'_>, signal: Signal) -> Result<bool, Errno> {
+    let namespaces = libc::CLONE_NEWUSER | libc::CLONE_NEWPID;
+    // Who ignores it never learns how a child ended.
+    stop_ignoring(Signal::SIGCHLD);
+    let cloned = clone_into_process(first, namespaces, None, || {
+        // SAFETY: integers only. The parent of a process is 0 where it is none of the same pid
+        // namespace: so this one has left that of its caller, whose processes the signal must
+        // not reach.
+        let sent = unsafe {
+            libc::getppid() == 0
+                && (libc::kill(-1, signal as libc::c_int) == 0 || Errno::last() == Errno::ESRCH)
+        };
+        exit_now(i32::from(!sent))
+    });
+    let pid = cloned.map_err(|(NotJoined::Clone(errno) | NotJoined::Join(errno))| errno)?;
+    use nix::sys::wait::{WaitStatus, waitpid};
+    let ended = waitpid(nix::unistd::Pid::from_raw(pid), None);
+    Ok(matches!(ended, Ok(WaitStatus::Exited(_, 0))))
+}
+
+/// Lets nobody trace this process or look into it who has no power over the host's processes.
+pub(crate) fn become_opaque() -> Result<(), Errno> {
+    // SAFETY: integers only.
+    check(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0) }.into())?;
+    Ok(())
+}
+
+/// Asks to be killed when the thread ends that forked this process.
+pub(crate) fn die_with_forker() -> Result<(), Errno> {
+    // SAFETY: integers only.
+    check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) }.into())?;
+    Ok(())
 }
 
 /// Closes a descriptor that a clone has a copy of and no use for.

@@ -76,11 +76,6 @@ static FLAGS: &[Flag] = &[
         Value,
         Refuse("drop them in the step: RUN setpriv --bounding-set …"),
     ),
-    flag(
-        "cert-dir",
-        Value,
-        Refuse("set SSL_CERT_FILE or SSL_CERT_DIR"),
-    ),
     flag("cgroup-parent", Value, Note(NO_CGROUPS)),
     flag(
         "cgroupns",

@@ -15,6 +15,7 @@ use std::time::Duration;
 use call::{Call, Method};
 use foreign::Foreign;
 
+use super::connection::Connection;
 use super::container::settings::NetworkChoice;
 use super::prune::size;
 use super::session::{self, Workshop, open_store_if_there};
@@ -25,7 +26,7 @@ use crate::build::{self, Built, ConfigChanges, ContextSource, NamedSource, Optio
 use crate::dockerfile;
 use crate::event::{Event, Reporter};
 use crate::image::{Digest, Platform, Reference};
-use crate::registry::{Client, SetupError, Web};
+use crate::registry::Web;
 use crate::store::Shrunk;
 use crate::transfer::{self, Packing, Transfer};
 use crate::ui;
@@ -165,15 +166,8 @@ pub(super) struct Arguments {
     /// type=oci|docker|tar|local,dest=PATH[,tar=false] or type=registry
     #[arg(short, long, value_name = "SPEC")]
     output: Vec<String>,
-    /// Don't check certificates of registries; use plain HTTP where HTTPS fails
-    #[arg(long)]
-    insecure: bool,
-    /// Whether certificates of registries are checked
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide = true)]
-    tls_verify: Option<bool>,
-    /// Read credentials of registries from this file
-    #[arg(long, value_name = "FILE")]
-    authfile: Option<PathBuf>,
+    #[command(flatten)]
+    connection: Connection,
     #[command(flatten)]
     foreign: Foreign,
 }
@@ -192,11 +186,6 @@ impl Arguments {
             Some(true) => Call::CHECK,
             _ => self.call,
         }
-    }
-
-    fn client(&self, workshop: &Workshop) -> std::result::Result<Client, SetupError> {
-        let insecure = self.insecure || self.tls_verify == Some(false);
-        workshop.registry_client(insecure, self.authfile.clone())
     }
 }
 
@@ -275,7 +264,7 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
         &arguments.cache_to,
         reporter.as_ref(),
     );
-    let client = || arguments.client(&workshop);
+    let client = || arguments.connection.client(&workshop);
     let sandboxes = || workshop.sandboxes(reporter.as_ref());
     let cancel: Arc<build::Cancel> = Arc::default();
     let doomed = cancel.clone();
@@ -296,7 +285,7 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
     if platforms.len() > 1 {
         let result = platforms::build(&shop, &options, &platforms, list.as_ref(), &packing);
         let exported = result.and_then(|index| {
-            let client = arguments.client(&workshop)?;
+            let client = arguments.connection.client(&workshop)?;
             let push = (&client, names.as_slice());
             platforms::export(&workshop, &reporter, &index, &options, &outputs, push)?;
             Ok(index)
@@ -455,7 +444,7 @@ fn push(
         reporter,
         step: None,
     };
-    let client = arguments.client(workshop)?;
+    let client = arguments.connection.client(workshop)?;
     let mut pushed = None;
     for (tag, packing) in names {
         // Anew for each: a push notes the manifest, which the next one then takes.

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::{
-    CliError, Result, commit, cp, create, diff, exec, export, inspect, kill, logs, prune, ps,
-    rename, rm, run, start, stop, wait,
+    CliError, Result, commit, cp, create, diff, exec, export, inspect, kill, logs, pause, prune,
+    ps, rename, rm, run, start, stop, wait,
 };
 use crate::container;
 use crate::store::{Container, ContainerLock, Store};
@@ -56,6 +56,8 @@ pub(super) enum Plain {
     Kill(kill::Arguments),
     /// Show what a container wrote in the background
     Logs(logs::Arguments),
+    /// Stop all processes of containers for a while
+    Pause(pause::Arguments),
     /// Give a container another name
     Rename(rename::Arguments),
     /// Run a command in a new container
@@ -64,6 +66,8 @@ pub(super) enum Plain {
     Start(start::Arguments),
     /// Stop containers
     Stop(stop::Arguments),
+    /// Let the processes of paused containers go on
+    Unpause(pause::Arguments),
     /// Wait for the end of containers
     Wait(wait::Arguments),
 }
@@ -89,10 +93,12 @@ impl Plain {
             Plain::Export(arguments) => export::run(arguments, root),
             Plain::Kill(arguments) => kill::run(arguments, root),
             Plain::Logs(arguments) => logs::run(arguments, root),
+            Plain::Pause(arguments) => pause::run(arguments, root),
             Plain::Rename(arguments) => rename::run(arguments, root),
             Plain::Run(arguments) => run::run(arguments, root),
             Plain::Start(arguments) => start::run(arguments, root),
             Plain::Stop(arguments) => stop::run(arguments, root),
+            Plain::Unpause(arguments) => pause::run_unpause(arguments, root),
             Plain::Wait(arguments) => wait::run(arguments, root),
         }
     }

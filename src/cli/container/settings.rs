@@ -8,6 +8,7 @@ use clap::ValueEnum;
 
 use super::refused::Refused;
 use crate::cli::build::settings::{host, resolver_word, size, ulimit};
+use crate::cli::connection::Access;
 use crate::cli::session::{self, Workshop};
 use crate::cli::{CliError, Result};
 use crate::container::{self, ContainerError, Wanted};
@@ -116,6 +117,8 @@ pub(in crate::cli) struct SettingsArguments {
     /// Which image of a multi-platform one, as in linux/arm64
     #[arg(long)]
     platform: Option<String>,
+    #[command(flatten)]
+    access: Access,
     /// When it is started again: nobody is there to do that
     #[arg(long, value_parser = ["no"], hide = true)]
     restart: Option<String>,
@@ -362,7 +365,7 @@ impl SettingsArguments {
             }
         }
         let reference: Reference = self.image().parse()?;
-        let client = workshop.client(false)?;
+        let client = self.access.client_of(workshop, [self.image()])?;
         let is_known = self.pull == PullChoice::Always;
         let (_, pulled) = workshop.transfer(self.quiet, ui::Mode::Auto, |transfer| {
             if !is_known {

@@ -376,6 +376,29 @@ fn sparse_files_of_every_pax_format_come_out_whole() {
 }
 
 #[test]
+fn runs_of_zeros_become_holes_and_the_content_stays() {
+    let piece = HOLE;
+    let (zeros, data) = ("\0".repeat(piece), "x".repeat(piece));
+    for (name, text, most) in [
+        ("zeros", zeros.repeat(8), 0),
+        ("end", format!("{}x", zeros.repeat(8)), piece),
+        ("begin", format!("x{}", zeros.repeat(8)), 2 * piece),
+        ("middle", format!("{zeros}{zeros}{data}{zeros}"), piece),
+        ("odd", format!("{data}{zeros}\0\0\0"), 2 * piece),
+        ("small", "\0".repeat(100), 4096),
+    ] {
+        let (layer, applied) = tar().file("before", "a").file(name, &text).apply();
+        assert!(
+            content(&view(&layer, &applied), name).unwrap() == text,
+            "{name}"
+        );
+        let taken = std::fs::metadata(layer.path(name)).unwrap().blocks() * 512;
+        assert!(taken <= most as u64, "{name}: {taken}");
+        assert_eq!(applied.size_bytes, text.len() as u64 + 1);
+    }
+}
+
+#[test]
 fn archive_of_gnu_tar_with_sparse_and_long_names_is_read() {
     let directory = tempfile::tempdir().unwrap();
     let file = std::fs::File::create(directory.path().join("sparse")).unwrap();

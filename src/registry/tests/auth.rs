@@ -212,7 +212,7 @@ fn refusals_and_nonsense_of_a_token_server_are_told() {
             Reply::new(200)
                 .body(vec![b' '; 1 << 20])
                 .fault(Fault::Endless),
-            "larger than the limit",
+            "it has more than 1048576 bytes",
         ),
     ] {
         let memory = memory.clone();

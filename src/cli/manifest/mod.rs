@@ -1,14 +1,18 @@
 //! `kiln manifest …`: indexes, which are one name for the images of several platforms.
 
+mod inspect;
+mod push;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::connection::{Connection, DigestFile};
+use super::connection::Access;
 use super::place::{self, Place};
 use super::session::{self, Workshop};
 use super::{CliError, Result, output_line};
-use crate::copy::{CopyError, ListOrigin, ManifestList, Plan, Which};
+use crate::copy::ManifestList;
 use crate::image::{Digest, EntryChanges, Platform, Reference};
+use crate::transfer::{Packing, manifest_of};
 use crate::ui;
 
 /// Arguments of `kiln manifest`.
@@ -30,9 +34,9 @@ enum Command {
     /// End with 0 where there is a list of that name, else with 1
     Exists(Exists),
     /// Show a list, or what a name stands for in its registry
-    Inspect(Inspect),
+    Inspect(inspect::Arguments),
     /// Upload a list, and its images where they are not there
-    Push(Push),
+    Push(push::Arguments),
     /// Remove an image from a list
     Remove(Remove),
     /// Remove lists
@@ -56,7 +60,7 @@ struct Create {
     #[arg(long, value_name = "KEY=VALUE")]
     annotation: Vec<String>,
     #[command(flatten)]
-    connection: Connection,
+    access: Access,
 }
 
 /// `manifest add`.
@@ -73,7 +77,7 @@ struct Add {
     #[command(flatten)]
     changes: Changes,
     #[command(flatten)]
-    connection: Connection,
+    access: Access,
 }
 
 /// `manifest annotate`.
@@ -123,40 +127,6 @@ struct Exists {
     list: String,
 }
 
-/// `manifest inspect`.
-#[derive(clap::Args)]
-struct Inspect {
-    /// A list, or a name in a registry
-    name: String,
-    #[command(flatten)]
-    connection: Connection,
-}
-
-/// `manifest push`.
-#[derive(clap::Args)]
-struct Push {
-    /// The name of the list
-    list: String,
-    /// Where it goes [default: to the registry, under its name]
-    destination: Option<String>,
-    /// Images go too anyway
-    #[arg(long, hide = true)]
-    all: bool,
-    /// Remove the list when it has been uploaded
-    #[arg(short, long, visible_alias = "rm")]
-    purge: bool,
-    /// Show no progress
-    #[arg(short, long)]
-    quiet: bool,
-    /// How progress is shown
-    #[arg(long, value_enum, default_value_t = ui::Mode::Auto)]
-    progress: ui::Mode,
-    #[command(flatten)]
-    digestfile: DigestFile,
-    #[command(flatten)]
-    connection: Connection,
-}
-
 /// `manifest remove`.
 #[derive(clap::Args)]
 struct Remove {
@@ -181,8 +151,8 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
         Command::Annotate(arguments) => annotate(arguments, root),
         Command::Create(arguments) => create(arguments, root),
         Command::Exists(arguments) => exists(arguments, root),
-        Command::Inspect(arguments) => inspect(arguments, root),
-        Command::Push(arguments) => push(arguments, root),
+        Command::Inspect(arguments) => inspect::run(arguments, root),
+        Command::Push(arguments) => push::run(arguments, root),
         Command::Remove(arguments) => remove(arguments, root),
         Command::Rm(arguments) => rm(arguments, root),
     }
@@ -240,12 +210,16 @@ fn add_images(
     list: &mut ManifestList,
     images: &[String],
     all: bool,
-    connection: &Connection,
+    access: &Access,
 ) -> Result<Vec<Digest>> {
-    let client = connection.client(workshop)?;
+    let places = images.iter().map(|image| place::find(workshop, image));
+    let places = places.collect::<Result<Vec<Place>>>()?;
+    let names: Vec<String> = (places.iter().filter_map(Place::in_registry))
+        .map(ToString::to_string)
+        .collect();
+    let client = access.client_of(workshop, names.iter().map(String::as_str))?;
     let mut added = Vec::new();
-    for image in images {
-        let place = place::find(workshop, image)?;
+    for (image, place) in images.iter().zip(places) {
         let source = match &place {
             Place::Registry(name) => Some(name),
             Place::Store(_) => None,
@@ -257,7 +231,7 @@ fn add_images(
             }
         };
         let digests = workshop.transfer(true, ui::Mode::Quiet, |transfer| {
-            let origin = place.origin(transfer, &client, all)?;
+            let origin = place.origin(transfer, &client, all, &Packing::default())?;
             list.add(origin.as_ref(), all, &Platform::host(), source)
         })?;
         added.extend(digests);
@@ -285,7 +259,7 @@ fn create(arguments: &Create, root: Option<PathBuf>) -> Result<ExitCode> {
     };
     list.index.annotate_all(&annotations);
     let (images, all) = (&arguments.images, arguments.all);
-    add_images(&workshop, &mut list, images, all, &arguments.connection)?;
+    add_images(&workshop, &mut list, images, all, &arguments.access)?;
     list.save(store)?;
     output_line(&format!("Created manifest list {}", name.familiar()))?;
     Ok(ExitCode::SUCCESS)
@@ -299,7 +273,7 @@ fn add(arguments: &Add, root: Option<PathBuf>) -> Result<ExitCode> {
     let _changing = store.lock_lists()?;
     let mut list = open(store, &name)?;
     let (images, all) = (&arguments.images, arguments.all);
-    let added = add_images(&workshop, &mut list, images, all, &arguments.connection)?;
+    let added = add_images(&workshop, &mut list, images, all, &arguments.access)?;
     for digest in &added {
         list.index.annotate(digest, &changes);
     }
@@ -328,11 +302,7 @@ fn entry(workshop: &Workshop, list: &ManifestList, text: &str) -> Result<Digest>
             .ok()
             .map(|image| {
                 workshop.transfer(true, ui::Mode::Quiet, |transfer| {
-                    crate::transfer::manifest_of(
-                        transfer,
-                        &image,
-                        &crate::transfer::Packing::default(),
-                    )
+                    manifest_of(transfer, &image, &Packing::default())
                 })
             })
             .transpose()?
@@ -400,55 +370,6 @@ fn exists(arguments: &Exists, root: Option<PathBuf>) -> Result<ExitCode> {
         Some(_) => ExitCode::SUCCESS,
         None => ExitCode::FAILURE,
     })
-}
-
-fn inspect(arguments: &Inspect, root: Option<PathBuf>) -> Result<ExitCode> {
-    let workshop = Workshop::enter(root)?;
-    let client = arguments.connection.client(&workshop)?;
-    // A list is shown as it is here; of an image, the manifest that its registry has.
-    let place = match Place::parse(&arguments.name)? {
-        Place::Registry(name) if workshop.store.list(&name)?.is_some() => {
-            Place::Store(arguments.name.clone())
-        }
-        place => place,
-    };
-    let document = workshop.transfer(true, ui::Mode::Quiet, |transfer| {
-        place.origin(transfer, &client, true)?.root()
-    })?;
-    let document: serde_json::Value = serde_json::from_slice(&document.bytes)?;
-    output_line(&serde_json::to_string_pretty(&document)?)?;
-    Ok(ExitCode::SUCCESS)
-}
-
-fn push(arguments: &Push, root: Option<PathBuf>) -> Result<ExitCode> {
-    let name = list_name(&arguments.list)?;
-    let destination = match &arguments.destination {
-        Some(text) => Place::parse(text)?,
-        None => Place::Registry(name.clone()),
-    };
-    arguments.digestfile.probe()?;
-    let workshop = Workshop::enter(root)?;
-    let client = arguments.connection.client(&workshop)?;
-    let store = &workshop.store;
-    let record = store.list(&name)?.ok_or_else(|| no_list(&name))?;
-    let digest = record.index.clone();
-    workshop.transfer(arguments.quiet, arguments.progress, |transfer| {
-        let origin = ListOrigin::new(store, &client, record);
-        let plan = Plan::make(&origin, &Which::All)?;
-        if plan.manifests.is_empty() {
-            return Err(CopyError::Refused {
-                text: format!("the manifest list {} is empty", name.familiar()),
-                hint: format!("add images: kiln manifest add {} IMAGE", name.familiar()),
-            });
-        }
-        destination.take(transfer, &client, &plan, &origin, &Platform::host())
-    })?;
-    if arguments.purge {
-        store.remove_list(&name)?;
-    }
-    arguments.digestfile.write(&digest)?;
-    output_line(&digest.to_string())?;
-    Ok(ExitCode::SUCCESS)
 }
 
 fn rm(arguments: &Rm, root: Option<PathBuf>) -> Result<ExitCode> {
