@@ -21,24 +21,6 @@ fn built(kiln: &Kiln, instructions: &str, files: &[(&str, &str)]) -> Image {
     kiln.image("test")
 }
 
-/// Returns the paths below a directory.
-fn below(image: &Image, directory: &str) -> Vec<String> {
-    let prefix = format!("{directory}/");
-    let mut paths: Vec<_> = image
-        .tree
-        .paths()
-        .filter_map(|path| path.strip_prefix(&prefix).map(str::to_owned))
-        .collect();
-    paths.sort();
-    paths
-}
-
-/// Returns the names in the topmost layer.
-fn top(image: &Image) -> Vec<&str> {
-    let names = image.layers.last().unwrap().iter();
-    names.map(|name| name.trim_end_matches('/')).collect()
-}
-
 /// SEMANTICS 38
 #[test]
 fn source_directory_means_its_contents() {
@@ -49,7 +31,7 @@ fn source_directory_means_its_contents() {
         &[("d/x", "x"), ("d/sub/y", "y")],
     );
     for directory in ["/a", "/b", "/c", "/d", "/e", "/w"] {
-        assert_eq!(below(&image, directory), ["sub", "sub/y", "x"]);
+        assert_eq!(image.below(directory), ["sub", "sub/y", "x"]);
     }
 }
 
@@ -63,7 +45,7 @@ fn whole_context_goes_into_the_working_directory() {
         &[("x", "x"), ("d/y", "y")],
     );
     for directory in ["/w/again", "/root"] {
-        assert_eq!(below(&image, directory), ["Dockerfile", "d", "d/y", "x"]);
+        assert_eq!(image.below(directory), ["Dockerfile", "d", "d/y", "x"]);
     }
     assert_eq!(image.tree.file("/w/d/y").content(), b"y");
 }
@@ -135,18 +117,18 @@ fn wildcards_match_within_one_component() {
             ("[x]", "bracket"),
         ],
     );
-    assert_eq!(below(&image, "/star"), ["a1.txt", "a2.txt", "b.txt"]);
-    assert_eq!(below(&image, "/class"), ["a1.txt", "a2.txt"]);
-    assert_eq!(below(&image, "/deep"), ["deep"]);
+    assert_eq!(image.below("/star"), ["a1.txt", "a2.txt", "b.txt"]);
+    assert_eq!(image.below("/class"), ["a1.txt", "a2.txt"]);
+    assert_eq!(image.below("/deep"), ["deep"]);
     // `**` is no more than `*`: directories give their contents.
     assert_eq!(image.tree.file("/recursive/deep").content(), b"deep");
     assert!(image.tree.get("/recursive/d").is_none());
     assert!(image.tree.get("/nothing").is_none());
     // How many match decides whether a destination without slash is a file.
     assert_eq!(image.tree.file("/file").kind, Kind::File);
-    assert_eq!(below(&image, "/made"), ["a1.txt", "a2.txt"]);
+    assert_eq!(image.below("/made"), ["a1.txt", "a2.txt"]);
     assert_eq!(image.tree.file("/bracket").content(), b"bracket");
-    assert_eq!(below(&image, "/rest"), ["b.txt"]);
+    assert_eq!(image.below("/rest"), ["b.txt"]);
 }
 
 /// SEMANTICS 42
@@ -165,7 +147,7 @@ fn top_link_is_followed_and_nested_ones_are_copied() {
         "COPY to-directory /a\nCOPY to-file /b/\nCOPY d /c\nCOPY to-* /d/\nCOPY to-directory/x /e\n",
         &[],
     );
-    assert_eq!(below(&image, "/a"), ["x"]);
+    assert_eq!(image.below("/a"), ["x"]);
     let file = image.tree.file("/b/to-file");
     assert_eq!((file.kind, file.content()), (Kind::File, &b"x"[..]));
     let link = image.tree.file("/c/nested");
@@ -174,7 +156,7 @@ fn top_link_is_followed_and_nested_ones_are_copied() {
         (Kind::Symlink, &b"../real/x"[..])
     );
     assert_eq!(image.tree.file("/c/nowhere").target, b"dangling");
-    assert_eq!(below(&image, "/d"), ["to-file", "x"]);
+    assert_eq!(image.below("/d"), ["to-file", "x"]);
     assert_eq!(image.tree.file("/e").content(), b"x");
 }
 
@@ -189,7 +171,7 @@ fn links_of_the_destination_resolve_within_the_image() {
          COPY x /absolute/sub/one\nCOPY x /up/sub/two\nCOPY d /absolute/\nCOPY x /real/file\n",
         &[("x", "x"), ("d/y", "y")],
     );
-    assert_eq!(below(&image, "/real/sub"), ["one", "two"]);
+    assert_eq!(image.below("/real/sub"), ["one", "two"]);
     assert_eq!(image.tree.file("/real/y").content(), b"y");
     for link in ["/absolute", "/up"] {
         assert_eq!(image.tree.file(link).kind, Kind::Symlink, "{link}");
@@ -332,7 +314,7 @@ fn chown_to_an_unknown_name_is_an_error() {
     assert!(
         output
             .stderr()
-            .contains("hint: create it in an earlier RUN"),
+            .contains("hint: create it when the image is built"),
         "{output}"
     );
     let dockerfile = format!("FROM {}\nCOPY --chown=0:no-group x /x\n", base());
@@ -433,7 +415,7 @@ fn source_date_epoch_dates_created_directories() {
 fn layer_has_what_was_copied_and_its_parents_only() {
     let kiln = Kiln::new();
     let image = built(&kiln, "COPY x /etc/sub/x\n", &[("x", "x")]);
-    assert_eq!(top(&image), ["etc", "etc/sub", "etc/sub/x"]);
+    assert_eq!(image.top(), ["etc", "etc/sub", "etc/sub/x"]);
 }
 
 /// SEMANTICS 50
@@ -480,7 +462,7 @@ fn fifo_and_empty_directory_are_copied_and_a_socket_is_not() {
     nix::unistd::mkfifo(&context.join("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
     let _socket = std::os::unix::net::UnixListener::bind(context.join("socket")).unwrap();
     let image = built(&kiln, "COPY d /d\n", &[]);
-    assert_eq!(below(&image, "/d"), ["empty", "fifo"]);
+    assert_eq!(image.below("/d"), ["empty", "fifo"]);
     assert_eq!(image.tree.file("/d/fifo").kind, Kind::Fifo);
     assert_eq!(image.tree.file("/d/fifo").mode, 0o700);
 }
@@ -520,7 +502,7 @@ fn names_that_mean_something_elsewhere_are_plain_here() {
         ],
     );
     assert_eq!(image.tree.file("/a b/with space").content(), b"s");
-    assert_eq!(below(&image, "/d"), ["$HOME", "-x", "\u{fc}\n"]);
+    assert_eq!(image.below("/d"), ["$HOME", "-x", "\u{fc}\n"]);
 }
 
 /// SEMANTICS 62

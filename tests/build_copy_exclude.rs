@@ -2,17 +2,7 @@
 
 mod support;
 
-use support::{Image, Kiln, Registry};
-
-/// Returns the paths below a directory.
-fn below(image: &Image, directory: &str) -> Vec<String> {
-    let prefix = format!("{directory}/");
-    let paths = image.tree.paths();
-    let below = paths.filter_map(|path| path.strip_prefix(&prefix).map(str::to_owned));
-    let mut below: Vec<_> = below.collect();
-    below.sort();
-    below
-}
+use support::{Kiln, Registry};
 
 const FILES: &[(&str, &str)] = &[
     ("dir1/101.png", ""),
@@ -41,7 +31,7 @@ fn patterns_count_from_the_source() {
     .ok();
     let image = kiln.image("test");
     assert_eq!(
-        below(&image, "/whole"),
+        image.below("/whole"),
         [
             "dir1",
             "dir1/102.txt",
@@ -50,12 +40,12 @@ fn patterns_count_from_the_source() {
             "dir2/sub/202.txt"
         ]
     );
-    assert_eq!(below(&image, "/one"), ["102.txt"]);
-    assert_eq!(below(&image, "/two"), ["102.txt"]);
-    assert_eq!(below(&image, "/three"), ["201.png", "sub"]);
+    assert_eq!(image.below("/one"), ["102.txt"]);
+    assert_eq!(image.below("/two"), ["102.txt"]);
+    assert_eq!(image.below("/three"), ["201.png", "sub"]);
     assert!(image.tree.get("/none").is_some());
-    assert!(below(&image, "/none").is_empty());
-    assert_eq!(below(&image, "/back"), ["102.txt"]);
+    assert!(image.below("/none").is_empty());
+    assert_eq!(image.below("/back"), ["102.txt"]);
 }
 
 #[test]
@@ -70,8 +60,8 @@ fn files_that_are_sources_themselves_are_excluded_by_their_name() {
     )
     .ok();
     let image = kiln.image("test");
-    assert_eq!(below(&image, "/wild"), ["homer"]);
-    assert_eq!(below(&image, "/literal"), ["homer"]);
+    assert_eq!(image.below("/wild"), ["homer"]);
+    assert_eq!(image.below("/literal"), ["homer"]);
     assert!(image.tree.get("/nothing").is_none());
     kiln.build("FROM scratch\nCOPY --exclude=*.txt hom.txt /x/\n", FILES)
         .fails_with("hint: did you mean \"home.txt\"?\n");
@@ -94,7 +84,7 @@ fn stages_and_variables_take_part() {
     )
     .ok();
     let image = kiln.image("test");
-    assert_eq!(below(&image, "/d"), ["keep", "keep/a.c"]);
+    assert_eq!(image.below("/d"), ["keep", "keep/a.c"]);
     assert_eq!(image.tree.file("/d/keep/a.c").uid, 1);
 }
 

@@ -15,16 +15,6 @@ fn built(kiln: &Kiln, instructions: &str, files: &[(&str, &str)]) -> Image {
     kiln.image("test")
 }
 
-/// Returns the paths below a directory.
-fn below(image: &Image, directory: &str) -> Vec<String> {
-    let prefix = format!("{directory}/");
-    let paths = image.tree.paths();
-    let below = paths.filter_map(|path| path.strip_prefix(&prefix).map(str::to_owned));
-    let mut below: Vec<_> = below.collect();
-    below.sort();
-    below
-}
-
 const FILES: &[(&str, &str)] = &[
     ("a/b/c/d/foo", "foo"),
     ("a/b/c/d/e/bay", "bay"),
@@ -44,7 +34,7 @@ fn directories_on_the_way_are_made() {
         FILES,
     );
     let one = ["a", "a/b", "a/b/c", "a/b/c/d", "a/b/c/d/foo", "top.txt"];
-    assert_eq!(below(&image, "/one"), one);
+    assert_eq!(image.below("/one"), one);
     let tree = [
         "a",
         "a/b",
@@ -54,8 +44,8 @@ fn directories_on_the_way_are_made() {
         "a/b/c/d/e/bay",
         "a/b/c/d/foo",
     ];
-    assert_eq!(below(&image, "/two"), tree);
-    assert_eq!(below(&image, "/three"), tree);
+    assert_eq!(image.below("/two"), tree);
+    assert_eq!(image.below("/three"), tree);
     assert_eq!(image.tree.file("/w/a/b/c/d/e/bay").content(), b"bay");
     assert_eq!(image.tree.file("/w/a/b2/c/d/e/bar").content(), b"bar");
     assert!(image.tree.get("/w/a/b/c/d/foo").is_none());
@@ -74,7 +64,7 @@ fn pivot_cuts_the_way_off() {
         FILES,
     );
     assert_eq!(
-        below(&image, "/one"),
+        image.below("/one"),
         ["c", "c/d", "c/d/e", "c/d/e/bay", "c/d/foo"]
     );
     assert_eq!(image.tree.file("/two/b/c/d/foo").content(), b"foo");
@@ -82,14 +72,14 @@ fn pivot_cuts_the_way_off() {
     assert_eq!(image.tree.file("/three/b/c/d/e/bay").content(), b"bay");
     assert_eq!(image.tree.file("/three/b2/c/d/e/bar").content(), b"bar");
     assert_eq!(
-        below(&image, "/four"),
+        image.below("/four"),
         ["c", "c/d", "c/d/e", "c/d/e/bar", "c/d/e/bay"]
     );
     assert_eq!(
-        below(&image, "/five"),
+        image.below("/five"),
         ["c", "c/d", "c/d/e", "c/d/e/bar", "d", "d/e", "d/e/baz"]
     );
-    assert_eq!(below(&image, "/six"), ["c", "c/d", "c/d/e", "c/d/e/bar"]);
+    assert_eq!(image.below("/six"), ["c", "c/d", "c/d/e", "c/d/e/bar"]);
 }
 
 /// SEMANTICS 41, 49.
@@ -110,7 +100,7 @@ fn two_stars_cross_directories() {
         ],
     );
     assert_eq!(
-        below(&image, "/all"),
+        image.below("/all"),
         [
             "src",
             "src/deep",
@@ -122,7 +112,7 @@ fn two_stars_cross_directories() {
         ]
     );
     assert_eq!(
-        below(&image, "/some"),
+        image.below("/some"),
         [
             "src",
             "src/deep",
@@ -132,7 +122,7 @@ fn two_stars_cross_directories() {
             "src/x.txt"
         ]
     );
-    assert_eq!(below(&image, "/less"), ["src", "src/x.txt"]);
+    assert_eq!(image.below("/less"), ["src", "src/x.txt"]);
 }
 
 /// SEMANTICS 49.
@@ -146,8 +136,8 @@ fn a_wildcard_may_match_nothing() {
         FILES,
     );
     assert_eq!(image.tree.file("/one").kind, Kind::Directory);
-    assert!(below(&image, "/one").is_empty());
-    assert!(below(&image, "/two").is_empty());
+    assert!(image.below("/one").is_empty());
+    assert!(image.below("/two").is_empty());
     assert!(image.tree.get("/three").is_none());
 }
 
@@ -240,7 +230,7 @@ fn a_stage_is_a_source_too() {
     )
     .ok();
     let image = kiln.image("test");
-    assert_eq!(below(&image, "/usr"), ["v1", "v1/bin", "v1/bin/x"]);
+    assert_eq!(image.below("/usr"), ["v1", "v1/bin", "v1/bin/x"]);
     for path in ["/usr/v1", "/usr/v1/bin", "/usr/v1/bin/x"] {
         let node = image.tree.file(path);
         assert_eq!((node.uid, node.gid), (3, 4), "{path}");

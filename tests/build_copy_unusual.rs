@@ -49,7 +49,12 @@ fn sources_that_lead_nowhere_are_named() {
         .fails_with("\nhint: it is a symbolic link to what is not in the build context\n");
     kiln.build("FROM scratch\nCOPY loop /x\n", &[])
         .fails_with("too many levels of symbolic links");
-    kiln.build("FROM scratch\nCOPY d /d\nCOPY dang* d/x /e/\n", &[])
+    kiln.build("FROM scratch\nCOPY dang* d/x /e/\n", &[])
+        .fails_with("\"dangling\" is not in the build context: no such file or directory\n")
+        .fails_with("\nhint: it is a symbolic link to what is not in the build context\n");
+    // Neither what is left out nor what lies in a directory is followed.
+    let ignored = [(".dockerignore", "dangling\nloop\n")];
+    kiln.build("FROM scratch\nCOPY d /d\nCOPY dang* d/x /e/\n", &ignored)
         .ok();
     let image = kiln.image("test");
     assert_eq!(image.tree.file("/d/inside").target, b"nothing");

@@ -27,16 +27,6 @@ fn built(kiln: &Kiln, instructions: &str, files: &[(&str, &str)]) -> Image {
     kiln.image("test")
 }
 
-fn text(image: &Image, path: &str) -> String {
-    String::from_utf8_lossy(image.tree.file(path).content()).into_owned()
-}
-
-/// Returns the names in the topmost layer, without slashes at their ends.
-fn top(image: &Image) -> Vec<&str> {
-    let names = image.layers.last().unwrap().iter();
-    names.map(|name| name.trim_end_matches('/')).collect()
-}
-
 /// Tells whether the step with a command was taken from the cache.
 #[track_caller]
 fn was_cached(output: &Output, command: &str) -> bool {
@@ -62,17 +52,17 @@ fn bind_shows_the_context_read_only_by_default() {
          RUN --mount=source=dir ls > /here",
         &[("a", "one\n"), ("dir/b", "two\n")],
     );
-    assert_eq!(text(&image, "/out"), "one\ntwo\n");
-    assert!(text(&image, "/error").contains("Read-only file system"));
-    let list = text(&image, "/list");
+    assert_eq!(image.text("/out"), "one\ntwo\n");
+    assert!(image.text("/error").contains("Read-only file system"));
+    let list = image.text("/list");
     assert!(
         list.lines()
             .any(|l| l.contains(" 0        0 ") && l.ends_with(" a")),
         "{list}"
     );
-    assert_eq!(text(&image, "/relative"), "two\n");
-    assert_eq!(text(&image, "/single"), "one\n");
-    assert_eq!(text(&image, "/here"), "b\n");
+    assert_eq!(image.text("/relative"), "two\n");
+    assert_eq!(image.text("/single"), "one\n");
+    assert_eq!(image.text("/here"), "b\n");
     // Neither the files nor what they were mounted on.
     for path in ["/src", "/work/relative", "/file", "/work/b"] {
         assert!(image.tree.get(path).is_none(), "{path}");
@@ -91,14 +81,14 @@ fn writes_to_a_bind_are_discarded() {
          RUN --mount=source=a,target=/f,rw echo changed > /f && cat /f > /file",
         &files,
     );
-    assert_eq!(text(&image, "/out"), "new\n");
-    assert_eq!(text(&image, "/again"), "one\ntwo\n");
-    assert_eq!(text(&image, "/file"), "changed\n");
+    assert_eq!(image.text("/out"), "new\n");
+    assert_eq!(image.text("/again"), "one\ntwo\n");
+    assert_eq!(image.text("/file"), "changed\n");
     for (name, content) in files {
         let path = kiln.sandbox().join("context").join(name);
         assert_eq!(fs::read_to_string(path).unwrap(), content);
     }
-    assert_eq!(top(&image), ["file"]);
+    assert_eq!(image.top(), ["file"]);
 }
 
 #[test]
@@ -119,11 +109,11 @@ fn bind_from_a_stage_and_an_image_keeps_owners_and_changes_nothing_there() {
         ),
         &[],
     );
-    assert!(!text(&image, "/listed").lines().any(|name| name == "group"));
-    assert_eq!(text(&image, "/f"), "s\n");
-    assert_eq!(text(&image, "/owner"), "7:8\n");
-    assert_eq!(text(&image, "/still"), "s\n");
-    assert_eq!(text(&image, "/tool-out"), "hi\n");
+    assert!(!image.text("/listed").lines().any(|name| name == "group"));
+    assert_eq!(image.text("/f"), "s\n");
+    assert_eq!(image.text("/owner"), "7:8\n");
+    assert_eq!(image.text("/still"), "s\n");
+    assert_eq!(image.text("/tool-out"), "hi\n");
 }
 
 /// SEMANTICS 34
@@ -143,7 +133,7 @@ fn link_as_a_source_stays_within_its_root() {
         "RUN --mount=source=fine,target=/x cat /x/f > /out",
         &[],
     );
-    assert_eq!(text(&image, "/out"), "in\n");
+    assert_eq!(image.text("/out"), "in\n");
     for link in ["up", "absolute"] {
         build(
             &kiln,
@@ -163,7 +153,7 @@ fn link_as_a_source_stays_within_its_root() {
         &[],
     )
     .ok();
-    assert!(text(&kiln.image("test"), "/got").starts_with("root:x:0:0:"));
+    assert!(kiln.image("test").text("/got").starts_with("root:x:0:0:"));
 }
 
 #[test]
@@ -182,7 +172,7 @@ fn what_is_ignored_is_not_in_a_bind() {
         &files,
     );
     assert_eq!(
-        text(&image, "/out"),
+        image.text("/out"),
         "./.dockerignore\n./Dockerfile\n./a\n./d/x\n"
     );
     build(&kiln, "RUN --mount=source=no,target=/x true", &files)
@@ -200,7 +190,7 @@ fn key_has_the_content_of_the_selected_path_and_no_more() {
     assert!(was_cached(&output, run), "{output}");
     let output = build(&kiln, &instructions, &[("dir/f", "2\n")]).ok();
     assert!(!was_cached(&output, run), "{output}");
-    assert_eq!(text(&kiln.image("test"), "/out"), "2\n");
+    assert_eq!(kiln.image("test").text("/out"), "2\n");
     // What the files hold is remembered, as for COPY, once they are old enough to be trusted.
     let remembered = || fs::read_dir(kiln.store().join("stat")).unwrap().count();
     for _ in 0..50 {
@@ -234,7 +224,7 @@ fn key_of_a_bind_from_a_stage_is_its_content() {
     }
     let output = kiln.build(&with("2", "2"), &[]).ok();
     assert!(!was_cached(&output, run), "{output}");
-    assert_eq!(text(&kiln.image("test"), "/out"), "2\n");
+    assert_eq!(kiln.image("test").text("/out"), "2\n");
 }
 
 #[test]
@@ -282,15 +272,15 @@ fn cache_outlives_builds_and_leaves_nothing_in_the_image() {
         )
     };
     let image = built(&kiln, &step(1), &[]);
-    assert_eq!(text(&image, "/out"), "755 0:0\n1\n");
-    assert_eq!(top(&image), ["out"]);
+    assert_eq!(image.text("/out"), "755 0:0\n1\n");
+    assert_eq!(image.top(), ["out"]);
     let output = kiln.build_with(&["--no-cache"], &dockerfile(&step(2)), &[]);
     output.ok();
-    assert_eq!(text(&kiln.image("test"), "/out"), "755 0:0\n1\n2\n");
+    assert_eq!(kiln.image("test").text("/out"), "755 0:0\n1\n2\n");
     // Nor does it go with the image.
     kiln.run(["rmi", "-f", "test"]).ok();
     assert_eq!(
-        text(&built(&kiln, &step(3), &[]), "/out"),
+        built(&kiln, &step(3), &[]).text("/out"),
         "755 0:0\n1\n2\n3\n"
     );
 }
@@ -309,11 +299,11 @@ fn caches_are_the_same_by_id_or_else_by_target() {
          RUN --mount=type=cache,target=/a/b,ro touch /a/b/g 2> /ro; true",
         &[],
     );
-    assert_eq!(text(&image, "/same"), "1\n");
-    assert_eq!(text(&image, "/by-id"), "1\n");
-    assert_eq!(text(&image, "/empty"), "");
-    assert_eq!(text(&image, "/mode"), "700 7:8\n");
-    assert!(text(&image, "/ro").contains("Read-only file system"));
+    assert_eq!(image.text("/same"), "1\n");
+    assert_eq!(image.text("/by-id"), "1\n");
+    assert_eq!(image.text("/empty"), "");
+    assert_eq!(image.text("/mode"), "700 7:8\n");
+    assert!(image.text("/ro").contains("Read-only file system"));
 }
 
 #[test]
@@ -329,8 +319,8 @@ fn cache_begins_with_what_it_is_from() {
         ),
         &[],
     );
-    assert_eq!(text(&image, "/1"), "s\n5:6\n");
-    assert_eq!(text(&image, "/2"), "t\n");
+    assert_eq!(image.text("/1"), "s\n5:6\n");
+    assert_eq!(image.text("/2"), "t\n");
     build(&kiln, "RUN --mount=type=cache,source=x,target=/c true", &[])
         .fails_with("the source of a cache needs a from");
 }
@@ -370,7 +360,7 @@ fn two_at_once(sharing: &str) -> (Kiln, Vec<Output>) {
 }
 
 fn seen(kiln: &Kiln) -> Vec<String> {
-    let mut seen = ["one", "two"].map(|name| text(&kiln.image(name), "/seen"));
+    let mut seen = ["one", "two"].map(|name| kiln.image(name).text("/seen"));
     seen.sort();
     seen.into()
 }
@@ -426,7 +416,7 @@ fn one_step_may_mount_a_locked_cache_twice() {
         "RUN --mount=type=cache,id=x,target=/a,sharing=locked --mount=type=cache,id=x,target=/b echo 1 > /a/f; cat /b/f > /out",
         &[],
     );
-    assert_eq!(text(&image, "/out"), "1\n");
+    assert_eq!(image.text("/out"), "1\n");
     assert!(started.elapsed() < Duration::from_secs(30));
 }
 
@@ -443,9 +433,9 @@ fn tmpfs_has_its_size_and_the_looks_of_the_directory_below() {
          RUN --mount=type=tmpfs,target=/t touch /t/f",
         &[],
     );
-    assert_eq!(text(&image, "/df").split_whitespace().nth(1), Some("1024"));
-    assert_eq!(text(&image, "/looks"), "1777 0:0\n");
-    assert_eq!(text(&image, "/own-looks"), "750 3:4\n");
+    assert_eq!(image.text("/df").split_whitespace().nth(1), Some("1024"));
+    assert_eq!(image.text("/looks"), "1777 0:0\n");
+    assert_eq!(image.text("/own-looks"), "750 3:4\n");
     assert!(image.tree.get("/t").is_none());
 }
 
@@ -462,11 +452,11 @@ fn mounts_below_mounts() {
         &[("f", "file\n"), ("dir/g", "")],
     );
     assert_eq!(
-        text(&image, "/list"),
+        image.text("/list"),
         "/src:\nDockerfile\ndeep\ndir\nf\n\n/src/dir:\ng\ntmp\n"
     );
-    assert_eq!(text(&image, "/file"), "file\n");
-    assert_eq!(text(&image, "/kept"), "built\n");
+    assert_eq!(image.text("/file"), "file\n");
+    assert_eq!(image.text("/kept"), "built\n");
     let names: Vec<_> = image.layers.iter().skip(1).flatten().collect();
     assert_eq!(names, ["list", "file", "kept"]);
 }
@@ -482,13 +472,10 @@ fn mount_points_keep_the_attributes_of_what_is_there() {
         &[],
     );
     assert_eq!(
-        text(&image, "/looks")
-            .split(' ')
-            .take(2)
-            .collect::<Vec<_>>(),
+        image.text("/looks").split(' ').take(2).collect::<Vec<_>>(),
         ["700", "5:6"]
     );
-    assert_eq!(top(&image), ["looks"]);
+    assert_eq!(image.top(), ["looks"]);
     let there = image.tree.file("/there");
     assert_eq!((there.mode, there.uid, there.gid), (0o700, 5, 6));
 }
@@ -501,7 +488,7 @@ fn what_a_step_writes_beside_a_mount_point_is_in_the_layer() {
         "RUN --mount=type=cache,target=/root/.cache/pip echo x > /root/.cache/other && echo y > /root/.cache/pip/f",
         &[],
     );
-    assert_eq!(text(&image, "/root/.cache/other"), "x\n");
+    assert_eq!(image.text("/root/.cache/other"), "x\n");
     assert!(image.tree.get("/root/.cache/pip").is_none());
 }
 
@@ -516,7 +503,7 @@ fn values_are_expanded_and_labels_are_ignored() {
          ARG KIND=tmpfs\nRUN --mount=type=$KIND,target=/t,z touch /t/f",
         &[("dir/f", "f\n")],
     );
-    assert_eq!(text(&image, "/out"), "f\n");
+    assert_eq!(image.text("/out"), "f\n");
 }
 
 /// SEMANTICS 34
@@ -580,8 +567,8 @@ fn link_of_the_image_is_followed_to_the_target() {
          RUN --mount=source=f,target=/escape/hosts cat /etc/hosts > /hosts",
         &[("f", "mine\n")],
     );
-    assert_eq!(text(&image, "/out"), "c\n");
-    assert_eq!(text(&image, "/hosts"), "mine\n");
+    assert_eq!(image.text("/out"), "c\n");
+    assert_eq!(image.text("/hosts"), "mine\n");
 }
 
 #[test]
@@ -621,7 +608,7 @@ fn files_of_the_context_keep_mode_and_time() {
         "RUN --mount=source=script,target=/s /s > /out; stat -c '%a %Y' /s >> /out",
         &[],
     );
-    assert_eq!(text(&image, "/out"), "ran\n755 981173106\n");
+    assert_eq!(image.text("/out"), "ran\n755 981173106\n");
 }
 
 #[test]
@@ -652,7 +639,7 @@ fn works_with(variable: &str, value: &str) {
         ),
         &[("f", "file\n")],
     );
-    assert_eq!(text(&image, "/out"), "file\ns\nx\nfile\n");
+    assert_eq!(image.text("/out"), "file\ns\nx\nfile\n");
     assert!(
         image
             .layers

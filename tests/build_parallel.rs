@@ -35,12 +35,6 @@ fn end_of(output: &Output, text: &str) -> String {
         .to_owned()
 }
 
-/// Returns the text of a file.
-#[track_caller]
-fn text(image: &Image, path: &str) -> String {
-    String::from_utf8_lossy(image.tree.file(path).content()).into_owned()
-}
-
 /// Two stages, each with a step that comes to a meeting.
 fn two_stages(meeting: &Meeting) -> String {
     let (base, come) = (base(), meeting.command());
@@ -61,7 +55,7 @@ fn independent_stages_run_at_once() {
         let_go(meeting.wait_for(2));
     });
     let image = kiln.image("test");
-    assert_eq!(text(&image, "/1") + &text(&image, "/2"), "1\n2\n");
+    assert_eq!(image.text("/1") + &image.text("/2"), "1\n2\n");
 }
 
 #[test]
@@ -133,9 +127,9 @@ fn step_may_stand_on_a_layer_that_is_still_being_committed() {
         let paths = ["/big", "/d/e/f", "/d/e/g"];
         paths.iter().all(|path| image.tree.get(path).is_none())
     };
-    assert_eq!(text(&image, "/d/e/x"), "x");
-    assert_eq!(text(&image, "/d/e/h"), "2\n");
-    assert_eq!(text(&image, "/tmp/id"), "77\n");
+    assert_eq!(image.text("/d/e/x"), "x");
+    assert_eq!(image.text("/d/e/h"), "2\n");
+    assert_eq!(image.text("/tmp/id"), "77\n");
     assert!(gone(&image));
     let diff_ids = image.config["rootfs"]["diff_ids"].clone();
     // The records are those of the layers that were made: nothing runs any more.
@@ -145,7 +139,7 @@ fn step_may_stand_on_a_layer_that_is_still_being_committed() {
     // The same again without records: each step on its own layer.
     kiln.build_with(&["--no-cache"], &dockerfile, files).ok();
     let image = kiln.image("test");
-    assert_eq!(text(&image, "/d/e/h"), "2\n");
+    assert_eq!(image.text("/d/e/h"), "2\n");
     assert!(gone(&image));
 }
 
@@ -209,7 +203,7 @@ fn equal_stages_of_one_build_run_once() {
     );
     kiln.build(&dockerfile, &[]).ok();
     let image = kiln.image("test");
-    assert_eq!(text(&image, "/1"), text(&image, "/2"));
+    assert_eq!(image.text("/1"), image.text("/2"));
 }
 
 #[test]

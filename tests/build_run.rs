@@ -2,25 +2,10 @@
 
 mod support;
 
-use support::{Image, Kiln, Output, Registry};
+use support::{Kiln, Registry};
 
 fn base() -> String {
     Registry::shared().busybox()
-}
-
-#[track_caller]
-fn build(kiln: &Kiln, instructions: &str) -> Output {
-    kiln.build(&format!("FROM {}\n{instructions}\n", base()), &[])
-}
-
-#[track_caller]
-fn built(kiln: &Kiln, instructions: &str) -> Image {
-    build(kiln, instructions).ok();
-    kiln.image("test")
-}
-
-fn text(image: &Image, path: &str) -> String {
-    String::from_utf8_lossy(image.tree.file(path).content()).into_owned()
 }
 
 fn sorted_lines(text: &str) -> Vec<&str> {
@@ -29,23 +14,15 @@ fn sorted_lines(text: &str) -> Vec<&str> {
     lines
 }
 
-/// Returns the names in the topmost layer, without slashes at their ends.
-fn top(image: &Image) -> Vec<&str> {
-    let names = image.layers.last().unwrap().iter();
-    names.map(|name| name.trim_end_matches('/')).collect()
-}
-
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// SEMANTICS 37, SEMANTICS 72
 #[test]
 fn environment_is_that_of_the_dockerfile_and_nothing_else() {
     let kiln = Kiln::new().env("CALLER", "leaks").env("ARGUMENT", "leaks");
-    let image = built(
-        &kiln,
-        "ARG GIVEN=1\nARG EMPTY=\nARG UNSET\nENV SET=\"a b\"\nRUN cat /proc/$$/environ > /env; true",
+    let image = kiln.built_on_busybox("ARG GIVEN=1\nARG EMPTY=\nARG UNSET\nENV SET=\"a b\"\nRUN cat /proc/$$/environ > /env; true",
     );
-    let text = text(&image, "/env").replace('\0', "\n");
+    let text = image.text("/env").replace('\0', "\n");
     assert_eq!(
         sorted_lines(&text),
         ["EMPTY=", "GIVEN=1", "HOME=/root", PATH, "SET=a b"]
@@ -76,15 +53,15 @@ fn process_inherits_nothing_of_the_caller() {
         .arg(&context);
     support::run(&mut command, std::time::Duration::from_secs(60)).ok();
     let image = kiln.image("test");
-    assert_eq!(text(&image, "/umask"), "0022\n");
-    for line in text(&image, "/signals").lines() {
+    assert_eq!(image.text("/umask"), "0022\n");
+    for line in image.text("/signals").lines() {
         assert!(line.ends_with("\t0000000000000000"), "{line}");
     }
-    assert_eq!(text(&image, "/stdin"), "/dev/null\n");
-    assert_eq!(text(&image, "/read"), "");
+    assert_eq!(image.text("/stdin"), "/dev/null\n");
+    assert_eq!(image.text("/read"), "");
     // 3 is ls's own.
-    assert_eq!(text(&image, "/fds"), "0\n1\n2\n3\n");
-    assert_eq!(text(&image, "/hostname"), "kiln\n");
+    assert_eq!(image.text("/fds"), "0\n1\n2\n3\n");
+    assert_eq!(image.text("/hostname"), "kiln\n");
 }
 
 /// SEMANTICS 26, SEMANTICS 37
@@ -95,7 +72,7 @@ fn proxy_arguments_reach_the_command_in_both_spellings_and_leave_no_trace() {
     let options = ["--build-arg", "https_proxy=http://proxy.invalid:1"];
     kiln.build_with(&options, &dockerfile, &[]).ok();
     let image = kiln.image("test");
-    let env = text(&image, "/env");
+    let env = image.text("/env");
     for name in ["https_proxy", "HTTPS_PROXY"] {
         assert!(
             env.lines()
@@ -110,8 +87,7 @@ fn proxy_arguments_reach_the_command_in_both_spellings_and_leave_no_trace() {
 #[test]
 fn users_by_name_and_number_have_their_groups() {
     let kiln = Kiln::new();
-    let image = built(
-        &kiln,
+    let image = kiln.built_on_busybox(
         "RUN printf 'one:x:77:app\\ntwo:x:78:nobody,app\\n' >> /etc/group && mkdir -m 777 /out\n\
          USER app\nRUN id > /out/name; echo $HOME > /out/home\n\
          USER app:two\nRUN id > /out/group\n\
@@ -120,7 +96,7 @@ fn users_by_name_and_number_have_their_groups() {
          USER 4321:9\nRUN id > /out/both\n\
          USER 0\nRUN id > /out/root; echo $HOME > /out/home-of-root",
     );
-    let id = |name: &str| text(&image, &format!("/out/{name}")).trim().to_owned();
+    let id = |name: &str| image.text(&format!("/out/{name}")).trim().to_owned();
     assert_eq!(
         id("name"),
         "uid=1000(app) gid=1000(app) groups=77(one),78(two),1000(app),2000(extra)"
@@ -143,14 +119,13 @@ fn users_by_name_and_number_have_their_groups() {
 #[test]
 fn document_of_a_run_is_expanded_by_its_shell_alone() {
     let kiln = Kiln::new();
-    let image = built(
-        &kiln,
+    let image = kiln.built_on_busybox(
         "ARG A=arg\nRUN <<EOF\necho '$A' \"$A\" ${A#a} > /script\nEOF\n\
          RUN cat > /quoted <<'EOF'\n$A\nEOF\nRUN cat > /plain <<EOF\n$A \\$A\nEOF\n",
     );
-    assert_eq!(text(&image, "/script"), "$A arg rg\n");
-    assert_eq!(text(&image, "/quoted"), "$A\n");
-    assert_eq!(text(&image, "/plain"), "arg $A\n");
+    assert_eq!(image.text("/script"), "$A arg rg\n");
+    assert_eq!(image.text("/quoted"), "$A\n");
+    assert_eq!(image.text("/plain"), "arg $A\n");
 }
 
 /// SEMANTICS 37
@@ -164,61 +139,54 @@ fn build_argument_names_the_host() {
         &[],
     )
     .ok();
-    assert_eq!(text(&kiln.image("test"), "/name"), "elsewhere\n");
+    assert_eq!(kiln.image("test").text("/name"), "elsewhere\n");
     kiln.build(&dockerfile, &[]).ok();
-    assert_eq!(text(&kiln.image("test"), "/name"), "kiln\n");
+    assert_eq!(kiln.image("test").text("/name"), "kiln\n");
 }
 
 /// SEMANTICS 32
 #[test]
 fn env_home_wins_over_passwd() {
     let kiln = Kiln::new();
-    let image = built(&kiln, "ENV HOME=/elsewhere\nRUN echo $HOME > /home.txt");
-    assert_eq!(text(&image, "/home.txt"), "/elsewhere\n");
+    let image = kiln.built_on_busybox("ENV HOME=/elsewhere\nRUN echo $HOME > /home.txt");
+    assert_eq!(image.text("/home.txt"), "/elsewhere\n");
 }
 
 #[test]
 fn command_runs_in_the_working_directory() {
     let kiln = Kiln::new();
-    let image = built(
-        &kiln,
-        "RUN pwd > /pwd0\nWORKDIR /a\nWORKDIR b/c\nRUN pwd > /pwd1\nENV D=/e\nWORKDIR $D/f\nRUN pwd > here",
+    let image = kiln.built_on_busybox("RUN pwd > /pwd0\nWORKDIR /a\nWORKDIR b/c\nRUN pwd > /pwd1\nENV D=/e\nWORKDIR $D/f\nRUN pwd > here",
     );
-    assert_eq!(text(&image, "/pwd0"), "/\n");
-    assert_eq!(text(&image, "/pwd1"), "/a/b/c\n");
-    assert_eq!(text(&image, "/e/f/here"), "/e/f\n");
+    assert_eq!(image.text("/pwd0"), "/\n");
+    assert_eq!(image.text("/pwd1"), "/a/b/c\n");
+    assert_eq!(image.text("/e/f/here"), "/e/f\n");
 }
 
 #[test]
 fn working_directory_that_was_removed_is_made_again() {
     let kiln = Kiln::new();
-    let output = build(
-        &kiln,
-        "WORKDIR /gone\nRUN cd / && rmdir /gone\nRUN pwd > /pwd",
-    );
+    let output = kiln.build_on_busybox("WORKDIR /gone\nRUN cd / && rmdir /gone\nRUN pwd > /pwd");
     // As the reference does: the working directory is made for the command.
     output.ok();
     let image = kiln.image("test");
-    assert_eq!(text(&image, "/pwd"), "/gone\n");
+    assert_eq!(image.text("/pwd"), "/gone\n");
 }
 
 /// SEMANTICS 32
 #[test]
 fn shell_form_uses_shell_and_exec_form_none() {
     let kiln = Kiln::new();
-    let image = built(
-        &kiln,
-        "ENTRYPOINT [\"/bin/false\"]\nENV V=value\nRUN echo $V > /one\n\
+    let image = kiln.built_on_busybox("ENTRYPOINT [\"/bin/false\"]\nENV V=value\nRUN echo $V > /one\n\
          RUN [\"/bin/touch\", \"/$V\"]\nRUN [\"touch\", \"/by path\"]\n\
          SHELL [\"/bin/sh\", \"-ec\"]\nRUN echo $0 $- > /two; true\nRUN echo a | \\\n  # comment\n  cat > /three\n\
          RUN <<EOF\necho four > /four\necho $V >> /four\nEOF\n",
     );
-    assert_eq!(text(&image, "/one"), "value\n");
+    assert_eq!(image.text("/one"), "value\n");
     assert!(image.tree.get("/$V").is_some());
     assert!(image.tree.get("/by path").is_some());
-    assert!(text(&image, "/two").contains('e'));
-    assert_eq!(text(&image, "/three"), "a\n");
-    assert_eq!(text(&image, "/four"), "four\nvalue\n");
+    assert!(image.text("/two").contains('e'));
+    assert_eq!(image.text("/three"), "a\n");
+    assert_eq!(image.text("/four"), "four\nvalue\n");
     assert_eq!(
         image.setting("Shell"),
         &serde_json::json!(["/bin/sh", "-ec"])
@@ -229,17 +197,15 @@ fn shell_form_uses_shell_and_exec_form_none() {
 #[test]
 fn network_none_has_a_loopback_that_is_up_and_nothing_else() {
     let kiln = Kiln::new();
-    let image = built(
-        &kiln,
-        "RUN --network=none ls /sys/class/net > /none; cat /sys/class/net/lo/flags > /flags; cat /proc/net/route > /route\n\
+    let image = kiln.built_on_busybox("RUN --network=none ls /sys/class/net > /none; cat /sys/class/net/lo/flags > /flags; cat /proc/net/route > /route\n\
          RUN --network=none (echo hi | nc -l -p 8080 &) ; sleep 0.3; nc -w 2 127.0.0.1 8080 > /got\n\
          RUN --network=host ls /sys/class/net > /host",
     );
-    let none = text(&image, "/none");
+    let none = image.text("/none");
     // sysfs may be the host's; the table of routes is the namespace's own in any case.
-    assert!(none == "lo\n" || none == text(&image, "/host"), "{none}");
-    assert_eq!(text(&image, "/route").lines().count(), 1);
-    assert_eq!(text(&image, "/got"), "hi\n");
+    assert!(none == "lo\n" || none == image.text("/host"), "{none}");
+    assert_eq!(image.text("/route").lines().count(), 1);
+    assert_eq!(image.text("/got"), "hi\n");
 }
 
 #[test]
@@ -254,8 +220,8 @@ fn network_option_counts_for_all_runs_but_those_that_say_otherwise() {
     let image = kiln.image("test");
     let host = std::fs::read_link("/proc/self/ns/net").unwrap();
     let host = format!("{}\n", host.display());
-    assert_ne!(text(&image, "/a"), host);
-    assert_eq!(text(&image, "/b"), host);
+    assert_ne!(image.text("/a"), host);
+    assert_eq!(image.text("/b"), host);
 }
 
 /// SEMANTICS 36
@@ -270,17 +236,15 @@ fn mount_points_leave_nothing_in_an_image_that_has_none() {
     kiln.build(&dockerfile, &[]).ok();
     let image = kiln.image("test");
     assert_eq!(image.tree.paths().collect::<Vec<_>>(), ["/busybox", "/x"]);
-    assert!(top(&image).is_empty(), "{:?}", image.layers);
+    assert!(image.top().is_empty(), "{:?}", image.layers);
 }
 
 #[test]
 fn run_that_changes_nothing_makes_an_empty_layer() {
     let kiln = Kiln::new();
-    let image = built(
-        &kiln,
-        "RUN ls -la / /etc /proc /sys /dev > /dev/null; echo x > /dev/null; cat /etc/hosts /etc/resolv.conf > /dev/null",
+    let image = kiln.built_on_busybox("RUN ls -la / /etc /proc /sys /dev > /dev/null; echo x > /dev/null; cat /etc/hosts /etc/resolv.conf > /dev/null",
     );
-    assert!(top(&image).is_empty(), "{:?}", top(&image));
+    assert!(image.top().is_empty(), "{:?}", image.top());
 }
 
 /// SEMANTICS 36
@@ -299,7 +263,7 @@ fn etc_is_not_changed_by_the_files_that_are_mounted_there() {
     let output = kiln.build(&dockerfile, &[]).ok();
     assert!(output.stderr().contains(" 1000000000\n"), "{output}");
     let image = kiln.image("test");
-    assert!(top(&image).is_empty(), "{:?}", top(&image));
+    assert!(image.top().is_empty(), "{:?}", image.top());
     assert_eq!(image.tree.file("/etc").mtime, 1_000_000_000);
     assert!(image.tree.get("/etc/hosts").is_none());
     assert!(image.tree.get("/etc/resolv.conf").is_none());
@@ -308,11 +272,9 @@ fn etc_is_not_changed_by_the_files_that_are_mounted_there() {
 #[test]
 fn what_a_step_writes_beside_mounted_files_is_kept() {
     let kiln = Kiln::new();
-    let image = built(
-        &kiln,
-        "RUN echo x > /etc/new && echo y > /dev/shm/gone && echo z > /tmp/t",
-    );
-    let names: Vec<_> = top(&image);
+    let image =
+        kiln.built_on_busybox("RUN echo x > /etc/new && echo y > /dev/shm/gone && echo z > /tmp/t");
+    let names: Vec<_> = image.top();
     assert_eq!(names, ["etc", "etc/new", "tmp", "tmp/t"]);
 }
 
@@ -328,7 +290,9 @@ fn exit_codes_and_signals_are_reported() {
             "exit code: 139 (128 + SIGSEGV)",
         ),
     ] {
-        let output = build(&kiln, &format!("RUN {command}")).fails_with(&format!("\n  {ending}\n"));
+        let output = kiln
+            .build_on_busybox(&format!("RUN {command}"))
+            .fails_with(&format!("\n  {ending}\n"));
         assert_eq!(output.code(), Some(1), "{output}");
     }
 }
@@ -413,7 +377,8 @@ fn missing_shell_and_program_are_explained() {
 #[test]
 fn unknown_user_is_an_error_of_the_run() {
     let kiln = Kiln::new();
-    let output = build(&kiln, "USER ghost\nRUN true")
+    let output = kiln
+        .build_on_busybox("USER ghost\nRUN true")
         .fails_with("no user \"ghost\" in the image's /etc/passwd");
     assert!(output.stderr().contains("Dockerfile:3"), "{output}");
 }
@@ -422,23 +387,18 @@ fn unknown_user_is_an_error_of_the_run() {
 fn background_process_ends_with_its_step() {
     let kiln = Kiln::new();
     let started = std::time::Instant::now();
-    let image = built(
-        &kiln,
-        "RUN (sleep 60; echo late > /late) & echo done > /done",
-    );
+    let image = kiln.built_on_busybox("RUN (sleep 60; echo late > /late) & echo done > /done");
     assert!(started.elapsed().as_secs() < 30);
-    assert_eq!(text(&image, "/done"), "done\n");
+    assert_eq!(image.text("/done"), "done\n");
     assert!(image.tree.get("/late").is_none());
 }
 
 #[test]
 fn output_without_an_end_of_line_and_binary_output_do_no_harm() {
     let kiln = Kiln::new();
-    let output = build(
-        &kiln,
-        "RUN printf 'no end'; printf '\\033[2J\\377\\000' >&2",
-    )
-    .ok();
+    let output = kiln
+        .build_on_busybox("RUN printf 'no end'; printf '\\033[2J\\377\\000' >&2")
+        .ok();
     assert!(output.stderr().contains(" no end\n"), "{output}");
     assert!(!output.stderr().contains('\u{1b}'), "{output}");
 }
@@ -447,7 +407,7 @@ fn output_without_an_end_of_line_and_binary_output_do_no_harm() {
 #[test]
 fn empty_run_is_refused_in_exec_form() {
     let kiln = Kiln::new();
-    build(&kiln, "RUN []").fails_with("RUN");
+    kiln.build_on_busybox("RUN []").fails_with("RUN");
 }
 
 #[test]
@@ -470,7 +430,9 @@ fn step_has_the_callers_limit_of_open_files_though_kiln_raises_its_own() {
 #[test]
 fn layer_with_a_huge_sparse_file_warns() {
     let kiln = Kiln::new();
-    let output = build(&kiln, "RUN truncate -s 1280M /var/log-of-logins").ok();
+    let output = kiln
+        .build_on_busybox("RUN truncate -s 1280M /var/log-of-logins")
+        .ok();
     assert!(
         output.stderr().contains(
             "warning: a layer has 1.2 GiB of zeros in sparse files, which a registry gets in full\n\

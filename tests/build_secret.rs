@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use support::{Image, Kiln, Output, Registry};
+use support::{Kiln, Output, Registry};
 
 const SECRET: &str = "s3cr3t-8f1b2c-do-not-keep";
 
@@ -21,10 +21,6 @@ fn base() -> String {
 fn build(kiln: &Kiln, options: &[&str], instructions: &str) -> Output {
     let dockerfile = format!("FROM {}\n{instructions}\n", base());
     kiln.build_with(options, &dockerfile, &[])
-}
-
-fn text(image: &Image, path: &str) -> String {
-    String::from_utf8_lossy(image.tree.file(path).content()).into_owned()
 }
 
 /// Tells whether a file of the store has the text.
@@ -61,10 +57,10 @@ fn secret_is_a_file_for_one_step_and_stays_nowhere() {
     )
     .ok();
     let image = kiln.image("test");
-    assert_eq!(text(&image, "/looks"), "400 0:0\n");
-    assert_eq!(text(&image, "/size").trim(), SECRET.len().to_string());
-    assert_eq!(text(&image, "/names"), "token\n");
-    assert_eq!(text(&image, "/after"), "");
+    assert_eq!(image.text("/looks"), "400 0:0\n");
+    assert_eq!(image.text("/size").trim(), SECRET.len().to_string());
+    assert_eq!(image.text("/names"), "token\n");
+    assert_eq!(image.text("/after"), "");
     assert!(image.tree.get("/run/secrets").is_none());
     assert!(!image.config.to_string().contains(SECRET));
     assert!(is_in_store(&kiln, "what-is-no-secret"));
@@ -93,11 +89,11 @@ fn secret_has_the_target_mode_and_owner_that_are_asked_for() {
     .ok();
     let image = kiln.image("test");
     let size = SECRET.len().to_string();
-    assert_eq!(text(&image, "/looks"), "440 1000:7\n");
+    assert_eq!(image.text("/looks"), "440 1000:7\n");
     for path in ["/relative", "/by-target", "/by-source", "/out/allowed"] {
-        assert_eq!(text(&image, path).trim(), size, "{path}");
+        assert_eq!(image.text(path).trim(), size, "{path}");
     }
-    assert!(text(&image, "/out/denied").contains("Permission denied"));
+    assert!(image.text("/out/denied").contains("Permission denied"));
     assert!(image.tree.get("/etc/deep").is_none());
 }
 
@@ -115,11 +111,11 @@ fn secret_as_a_variable_is_no_file_unless_it_has_a_target() {
     )
     .ok();
     let image = kiln.image("test");
-    assert_eq!(text(&image, "/length").trim(), SECRET.len().to_string());
-    assert_eq!(text(&image, "/run.txt"), "");
-    assert_eq!(text(&image, "/value"), "other-value\n");
-    assert_eq!(text(&image, "/file").trim(), "11");
-    assert_eq!(text(&image, "/after"), "old\n");
+    assert_eq!(image.text("/length").trim(), SECRET.len().to_string());
+    assert_eq!(image.text("/run.txt"), "");
+    assert_eq!(image.text("/value"), "other-value\n");
+    assert_eq!(image.text("/file").trim(), "11");
+    assert_eq!(image.text("/after"), "old\n");
     assert!(!output.stderr().contains(SECRET));
     assert!(!is_in_store(&kiln, SECRET));
 }
@@ -297,14 +293,18 @@ fn agent_lists_and_signs_for_a_step_and_does_nothing_else() {
     )
     .ok();
     let image = kiln.image("test");
-    assert_eq!(text(&image, "/looks"), "600 0:0 socket\n");
-    assert_eq!(text(&image, "/where"), "/run/buildkit/ssh_agent.0\n");
-    assert!(text(&image, "/list").trim().ends_with("key-of-the-agent"));
-    assert!(text(&image, "/data.sig").starts_with("-----BEGIN SSH SIGNATURE-----"));
-    assert_eq!(text(&image, "/after"), "[]\n");
+    assert_eq!(image.text("/looks"), "600 0:0 socket\n");
+    assert_eq!(image.text("/where"), "/run/buildkit/ssh_agent.0\n");
+    assert!(image.text("/list").trim().ends_with("key-of-the-agent"));
+    assert!(
+        image
+            .text("/data.sig")
+            .starts_with("-----BEGIN SSH SIGNATURE-----")
+    );
+    assert_eq!(image.text("/after"), "[]\n");
     // The agent has what it had.
     let left = tool(&kiln, "ssh-add", &["-L"], Some(&agent.socket));
-    assert_eq!(left.stdout(), text(&image, "/list"));
+    assert_eq!(left.stdout(), image.text("/list"));
 }
 
 #[test]
@@ -325,13 +325,13 @@ fn keys_are_used_by_an_agent_that_ends_with_the_build() {
     )
     .ok();
     let image = kiln.image("test");
-    let list = text(&image, "/list");
+    let list = image.text("/list");
     let names: Vec<_> = list
         .lines()
         .map(|line| line.rsplit(' ').next().unwrap())
         .collect();
     assert_eq!(names, ["one", "two"]);
-    assert_eq!(text(&image, "/looks"), "666 7\n/agent\n");
+    assert_eq!(image.text("/looks"), "666 7\n/agent\n");
     assert!(image.tree.get("/agent").is_none());
     let private = fs::read_to_string(&one).unwrap();
     assert!(!is_in_store(&kiln, private.lines().nth(2).unwrap()));

@@ -18,10 +18,6 @@ fn built(kiln: &Kiln, dockerfile: &str) -> Image {
     kiln.image("test")
 }
 
-fn text(image: &Image, path: &str) -> String {
-    String::from_utf8_lossy(image.tree.file(path).content()).into_owned()
-}
-
 #[test]
 fn files_come_from_stages_by_name_and_number_and_from_images() {
     let kiln = Kiln::new();
@@ -42,11 +38,11 @@ fn files_come_from_stages_by_name_and_number_and_from_images() {
              COPY --from={base} /etc/passwd /of-image\nCOPY --from=other /of-other /\n"
         ),
     );
-    assert_eq!(text(&image, "/by-name"), "one\n");
-    assert_eq!(text(&image, "/by-name-in-capitals"), "one\n");
-    assert_eq!(text(&image, "/by-number"), "two\n");
-    assert!(text(&image, "/of-image").starts_with("root:"));
-    assert_eq!(text(&image, "/of-other"), "x");
+    assert_eq!(image.text("/by-name"), "one\n");
+    assert_eq!(image.text("/by-name-in-capitals"), "one\n");
+    assert_eq!(image.text("/by-number"), "two\n");
+    assert!(image.text("/of-image").starts_with("root:"));
+    assert_eq!(image.text("/of-other"), "x");
 }
 
 /// SEMANTICS 28
@@ -63,11 +59,11 @@ fn stages_that_are_not_needed_are_not_built() {
     );
     let output = kiln.build(&dockerfile, &[]).ok();
     assert!(!output.stderr().contains("nowhere"), "{output}");
-    assert_eq!(text(&kiln.image("test"), "/last"), "n\n");
+    assert_eq!(kiln.image("test").text("/last"), "n\n");
     for target in ["2", "NEEDED"] {
         kiln.build_with(&["--target", target], &dockerfile, &[])
             .ok();
-        assert_eq!(text(&kiln.image("test"), "/n"), "n\n");
+        assert_eq!(kiln.image("test").text("/n"), "n\n");
     }
     kiln.build_with(&["--target", "unused"], &dockerfile, &[])
         .fails();
@@ -83,7 +79,7 @@ fn target_is_the_image_and_what_follows_is_not_built() {
     kiln.build_with(&["--target", "first"], &dockerfile, &[])
         .ok();
     let image = kiln.image("test");
-    assert_eq!(text(&image, "/1"), "1\n");
+    assert_eq!(image.text("/1"), "1\n");
 }
 
 /// SEMANTICS 25
@@ -100,8 +96,8 @@ fn stage_on_a_stage_inherits_files_config_and_arguments() {
             base()
         ),
     );
-    assert_eq!(text(&image, "/inherited"), "12\n");
-    assert_eq!(text(&image, "/f"), "1\n");
+    assert_eq!(image.text("/inherited"), "12\n");
+    assert_eq!(image.text("/f"), "1\n");
     assert_eq!(
         image.setting("Labels"),
         &json!({"a": "[]", "e": "[]", "g": "[]"})
@@ -219,7 +215,7 @@ fn triggers_run_first_and_once() {
     kiln.build_with(&options, "FROM parent\nRUN cp y z\n", &[("x", "child\n")])
         .ok();
     let child = kiln.image("test");
-    assert_eq!(text(&child, "/w/z"), "child\nme\n");
+    assert_eq!(child.text("/w/z"), "child\nme\n");
     assert_eq!(child.setting("OnBuild"), &Value::Null);
     assert_eq!(child.setting("Cmd"), &json!(["t"]));
     let history = child.config["history"].as_array().unwrap();
@@ -230,7 +226,7 @@ fn triggers_run_first_and_once() {
     kiln.run(["tag", "test", "child"]).ok();
     kiln.build("FROM child\nRUN ls > /ls\n", &[("x", "grandchild\n")])
         .ok();
-    assert_eq!(text(&kiln.image("test"), "/w/x"), "child\n");
+    assert_eq!(kiln.image("test").text("/w/x"), "child\n");
 }
 
 /// SEMANTICS 30
@@ -244,7 +240,7 @@ fn triggers_of_a_stage_of_the_same_file_run_too() {
             base()
         ),
     );
-    assert_eq!(text(&image, "/u"), "t\n");
+    assert_eq!(image.text("/u"), "t\n");
 }
 
 /// SEMANTICS 37
@@ -258,7 +254,7 @@ fn trigger_sees_the_stages_of_the_child() {
         &kiln,
         &format!("FROM {base} AS assets\nRUN echo assets > /a\nFROM parent\nRUN cat /a > /b\n"),
     );
-    assert_eq!(text(&image, "/b"), "assets\n");
+    assert_eq!(image.text("/b"), "assets\n");
 }
 
 #[test]
@@ -342,7 +338,7 @@ fn platform_chooses_the_image_of_an_index() {
             .ok();
         let image = kiln.image("test");
         assert_eq!(image.config["architecture"], architecture);
-        assert_eq!(text(&image, "/architecture").trim(), architecture);
+        assert_eq!(image.text("/architecture").trim(), architecture);
     }
     let dockerfile = format!("FROM --platform=linux/arm64 {multi}\n");
     kiln.build(&dockerfile, &[]).ok();

@@ -118,3 +118,22 @@ fn command_in_the_background_goes_on_and_ends_with_the_container() {
     assert_eq!(exec(&kiln, &[], script), "2\n");
     kiln.run(["rm", "-f", "bg"]).ok();
 }
+
+/// What a command says that can't start may come before its pid does: neither is taken for the
+/// other.
+#[test]
+fn many_that_fail_at_once_all_say_why() {
+    let kiln = running(&[]);
+    std::thread::scope(|scope| {
+        for _ in 0..6 {
+            scope.spawn(|| {
+                for _ in 0..20 {
+                    let output = kiln.run(["exec", "-w", "/nowhere", "bg", "true"]).fails();
+                    let expected = "error: chdir(/nowhere): No such file or directory\n";
+                    assert_eq!(output.stderr(), expected);
+                }
+            });
+        }
+    });
+    kiln.run(["rm", "-f", "bg"]).ok();
+}

@@ -45,6 +45,8 @@ Contexts        0         0         0B        0B
 Unused Layers   0         0         0B        0B
 Blobs           0         0         0B        0B
 Records         0         0         0B        0B
+Merged Trees    0         0         0B        0B
+Sessions        0         0         0B        0B
 Trash           0         0         0B        0B
 ";
     assert_eq!(kiln.run(["du"]).ok().stdout(), expected);

@@ -136,22 +136,18 @@ fn index_gives_the_image_of_this_machine_or_of_the_platform_asked_for() {
 }
 
 #[test]
-fn image_of_another_platform_needs_to_be_asked_for() {
+fn image_of_another_platform_comes_with_a_warning() {
     let (registry, kiln) = faulty();
     registry.image_of("1", &tar_of(&[]), json!({"architecture": "s390x"}));
-    let output = kiln.run(["pull", &registry.reference("1")]);
+    let name = registry.reference("1");
     let platform = format!("linux/{}", host_architecture());
-    assert_refused(
-        &kiln,
-        output,
-        &registry.address(),
-        &format!(
-            "error: REGISTRY/app:1 is an image for linux/s390x, not for {platform}\n\
-             hint: say --platform=linux/s390x to use it all the same\n"
-        ),
-    );
-    kiln.run(["pull", "--platform=linux/s390x", &registry.reference("1")])
-        .ok();
+    let warning = format!("warning: {name} is an image for linux/s390x, not for {platform}\n");
+    let output = kiln.run(["pull", &name]).ok();
+    assert!(output.stderr().starts_with(&warning), "{output}");
+    let output = kiln.run(["pull", "--platform=linux/s390x", &name]).ok();
+    assert!(!output.stderr().contains("warning"), "{output}");
+    let output = kiln.run(["run", "--rm", &name]).fails();
+    assert!(output.stderr().starts_with(&warning), "{output}");
 }
 
 #[test]

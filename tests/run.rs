@@ -97,7 +97,7 @@ fn command_that_can_t_start_gives_127_or_126_and_what_fails_before_125() {
         (
             125,
             "error: no user \"nosuch\" in the image's /etc/passwd\n\
-             hint: create it in an earlier RUN (useradd or adduser, groupadd or addgroup), \
+             hint: create it when the image is built (RUN useradd or adduser, groupadd or addgroup), \
              or give the user by number\n"
                 .to_owned()
         )

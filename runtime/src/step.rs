@@ -1,6 +1,6 @@
 //! One step: its plan cloned, and watched.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use crate::error::Error;
 use crate::plan::Plan;
 use crate::spec::{Addition, Network, Spec};
 use crate::sys::child::{self, Failure, Vectors};
-use crate::sys::process;
+use crate::sys::process::{self, NotJoined};
 
 /// How a step ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -327,28 +327,22 @@ fn join(builder: &Builder, target: i32, mut addition: Addition) -> Result<Step, 
     let mut kept = Kept::default();
     let plan = compile_addition(addition, shares_network, &mut kept)?;
     let vectors = Vectors::of(&plan);
-    let (mut ours, theirs) = UnixStream::pair().map_err(io("socketpair(AF_UNIX)"))?;
+    let (ours, theirs) = UnixStream::pair().map_err(io("socketpair(AF_UNIX)"))?;
     let sync = kept.keep(theirs.into())?;
     let mask = SigSet::all()
         .thread_swap_mask(SigmaskHow::SIG_SETMASK)
         .map_err(|e| Error::call("rt_sigprocmask(SIG_SETMASK)", e))?;
     let end = ours.as_raw_fd();
-    let cloned = process::clone_into_process(target_fd.as_fd(), namespaces, end, sync, || {
+    let cloned = process::clone_into_process(target_fd.as_fd(), namespaces, Some(end), || {
         child::run(&plan, &vectors, sync)
     });
     mask.thread_set_mask()
         .map_err(|e| Error::call("rt_sigprocmask(SIG_SETMASK)", e))?;
-    cloned.map_err(|errno| Error::call("clone()", errno))?;
+    let pid = cloned.map_err(|error| match error {
+        NotJoined::Clone(errno) => Error::call("clone()", errno),
+        NotJoined::Join(errno) => Error::call(format!("setns({target})"), errno),
+    })?;
     drop(kept);
-    let mut pid = [0u8; 4];
-    ours.read_exact(&mut pid).map_err(io("read(sync)"))?;
-    let pid = i32::from_ne_bytes(pid);
-    if pid == 0 {
-        let mut failure = [0u8; Failure::SIZE];
-        ours.read_exact(&mut failure).map_err(io("read(sync)"))?;
-        let errno = Errno::from_raw(Failure::from_bytes(&failure).errno);
-        return Err(Error::call(format!("setns({target})"), errno));
-    }
     let pidfd = process::open_process(pid)
         .map_err(|errno| Error::call(format!("pidfd_open({pid})"), errno))?;
     let step = Step {

@@ -21,8 +21,9 @@ impl Build<'_> {
                 Err(StoreError::NoImage(_)) => None,
                 Err(error) => return Err(error.into()),
             };
+            // A check warns of what another pull would not change.
             if let Some(image) = found
-                && image.config.platform().matches(platform)
+                && (image.config.fits(platform) || image.is_for_one_platform())
                 && let Some(stack) = store.stack(&image.config.rootfs.diff_ids)?
             {
                 return Ok((image.config, stack, true));
@@ -42,12 +43,8 @@ impl Build<'_> {
             reporter: &self.shop.reporter,
             step: Some(step.id),
         };
-        let pulled = transfer::pull_named(&transfer, self.client()?, name, platform, false);
+        let pulled = transfer::pull_named(&transfer, self.client()?, name, platform);
         let (_, pulled) = pulled.map_err(|error| match &error {
-            TransferError::Platform { found, .. } => Trouble::hinted(
-                error.to_string(),
-                format!("write FROM --platform={found} to stand on it all the same"),
-            ),
             TransferError::Reference(_) => Trouble::new(error.to_string()),
             _ => error.into(),
         })?;

@@ -169,6 +169,21 @@ pub(super) fn open_in_place(options: &Options) -> Result<Opened, BuildError> {
         ContextSource::At(Location::Path(path)) if is_archive_file(Path::new(path)) => {
             elsewhere(path.clone())
         }
+        // A Dockerfile, with the directory that it lies in.
+        ContextSource::At(Location::Path(path))
+            if options.dockerfile.is_none() && Path::new(path).is_file() =>
+        {
+            let dockerfile = Path::new(path);
+            let directory = match dockerfile.parent() {
+                Some(parent) if !parent.as_os_str().is_empty() => parent,
+                _ => Path::new("."),
+            };
+            let options = Options {
+                dockerfile: Some(dockerfile.to_owned()),
+                ..options.clone()
+            };
+            in_directory(directory, &options, None)
+        }
         ContextSource::At(Location::Path(path)) => in_directory(Path::new(path), options, None),
         ContextSource::At(location) => elsewhere(place_of(location)),
         ContextSource::Stdin if from_stdin => Err(BuildError::StdinTwice),

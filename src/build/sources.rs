@@ -186,10 +186,14 @@ impl<'a> Tree<'a> {
         }
         let mut selected = Vec::new();
         for path in self.matches(&cleaned)? {
-            if let Some(node) = self.find(&path)?
-                && let Some(one) = self.gather(&path, node, excludes, None)?
-            {
-                selected.push(one);
+            match self.find(&path)? {
+                Some(node) => selected.extend(self.gather(&path, node, excludes, None)?),
+                // What a pattern matches is followed, as by BuildKit: a link to nothing is an
+                // error, and not left out in silence.
+                None if self.is_link(&path) && !self.excluded(&path) => {
+                    return Err(self.explain_missing(&String::from_utf8_lossy(&path), &path));
+                }
+                None => {}
             }
         }
         Ok(selected)
@@ -310,6 +314,12 @@ impl<'a> Tree<'a> {
             Err(LayerError::ThroughFile(_)) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    fn is_link(&self, path: &[u8]) -> bool {
+        let itself = self.view.resolve(path, false);
+        let node = itself.ok().and_then(|resolved| resolved.node);
+        node.is_some_and(|node| node.stat.is_symlink())
     }
 
     /// Returns what a path without wildcards means; nothing where `--exclude` leaves it out.

@@ -11,8 +11,8 @@ use crate::ui::format::Table;
 /// Arguments of `kiln check`.
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// The directory that would be built from, or - for a Dockerfile on standard input
-    #[arg(required_unless_present_any = ["explain", "list"])]
+    /// The directory that would be built from [default: .], or a Dockerfile, or - for one on
+    /// standard input
     context: Option<String>,
     /// The Dockerfile [default: Dockerfile in the context]
     #[arg(short, long, value_name = "FILE")]
@@ -31,19 +31,18 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
         output(&explanation(check))?;
         return Ok(ExitCode::SUCCESS);
     }
-    match &arguments.context {
-        Some(context) if !arguments.list => build::check(context, arguments.file.clone(), root),
-        _ => {
-            let mut table = Table::new(["NAME", "OF", "", "FINDS"]);
-            for check in catalog::ALL {
-                let of = if check.is_own() { "kiln" } else { "BuildKit" };
-                let off = if check.experimental { "off" } else { "" };
-                table.row([check.name, of, off, check.summary]);
-            }
-            output(&table.render())?;
-            Ok(ExitCode::SUCCESS)
+    if arguments.list {
+        let mut table = Table::new(["NAME", "OF", "", "FINDS"]);
+        for check in catalog::ALL {
+            let of = if check.is_own() { "kiln" } else { "BuildKit" };
+            let off = if check.experimental { "off" } else { "" };
+            table.row([check.name, of, off, check.summary]);
         }
+        output(&table.render())?;
+        return Ok(ExitCode::SUCCESS);
     }
+    let context = arguments.context.as_deref().unwrap_or(".");
+    build::check(context, arguments.file.clone(), root)
 }
 
 fn find(name: &str) -> Result<&'static Check> {

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
-use super::images::rows_of;
+use super::images::{newest_first, rows_of};
 use super::listing::Listing;
 use super::session::Workshop;
 use super::{Result, history, output};
@@ -116,6 +116,12 @@ fn summary(inventory: &Inventory) -> Vec<Value> {
     ));
     rows.push(row("Blobs", inventory.blobs, inventory.unused_blobs));
     rows.push(row("Records", inventory.records, inventory.unused_records));
+    rows.push(row("Merged Trees", inventory.merged, inventory.merged));
+    rows.push(row(
+        "Sessions",
+        inventory.sessions,
+        inventory.unused_sessions,
+    ));
     rows.push(row("Trash", inventory.trash, inventory.trash));
     rows
 }
@@ -132,7 +138,7 @@ fn details(inventory: &Inventory) -> String {
         "UNIQUE SIZE",
     ]);
     let mut images = inventory.images.clone();
-    images.sort_by(|a, b| b.config.created.cmp(&a.config.created));
+    images.sort_by(newest_first);
     for row in images.into_iter().flat_map(rows_of) {
         let (shared, unique) = inventory.shared_and_unique(&row.image);
         table.row([

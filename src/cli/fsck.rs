@@ -27,7 +27,7 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
         .store
         .fsck(&workshop.session, arguments.repair)?
         .ok_or_else(|| session::busy("nothing was verified"))?;
-    output(&report(&verified, arguments.quiet))?;
+    output(&report(&verified, arguments))?;
     Ok(
         match verified.damages.iter().all(|damage| damage.repaired) {
             true => ExitCode::SUCCESS,
@@ -36,14 +36,14 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
     )
 }
 
-fn report(verified: &Verified, quiet: bool) -> String {
+fn report(verified: &Verified, arguments: &Arguments) -> String {
     let mut lines = String::new();
     for damage in &verified.damages {
         let removed = if damage.repaired { " (removed)" } else { "" };
         let line = format!("{}: {}{removed}", damage.place, damage.problem);
         lines.push_str(&format!("{}\n", text::one_line(&line)));
     }
-    if quiet {
+    if arguments.quiet {
         return lines;
     }
     let counts = [
@@ -59,7 +59,7 @@ fn report(verified: &Verified, quiet: bool) -> String {
         count => numbered(count, "damage"),
     };
     lines.push_str(&format!("Verified {counts}: {result}\n"));
-    if verified.damages.iter().any(|damage| !damage.repaired) {
+    if !arguments.repair && !verified.damages.is_empty() {
         lines.push_str(
             "`kiln fsck --repair` removes what is damaged: pull or build it again then\n",
         );

@@ -60,11 +60,17 @@ struct Filters {
     until: Option<Timestamp>,
 }
 
+/// Orders images by when they were made, and where that is the same moment, as in builds that can
+/// be reproduced, by when they came here.
+pub(super) fn newest_first(a: &Image, b: &Image) -> std::cmp::Ordering {
+    (&b.config.created, b.used).cmp(&(&a.config.created, a.used))
+}
+
 pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCode> {
     let store = session::open_store(root)?;
     let mut filters = Filters::read(&store, &arguments.filter)?;
     let mut images = store.images()?;
-    images.sort_by(|a, b| b.config.created.cmp(&a.config.created));
+    images.sort_by(newest_first);
     let mut rows: Vec<Row> = images.into_iter().flat_map(rows_of).collect();
     match &arguments.name {
         Some(name) if name.contains(['*', '?', '[']) => {

@@ -26,7 +26,7 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
     container::each(&arguments.containers, |name| {
         let container = store.find_container(name)?;
         let running = Running::find(&container)?
-            .ok_or_else(|| ContainerError::NotRunning(container.record.name.clone()))?;
+            .ok_or_else(|| ContainerError::Ended(container.record.name.clone()))?;
         if signal == Signal::SIGKILL {
             running.killer.kill();
             settle(&store, &container)?;

@@ -61,7 +61,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub(crate) use error::{CliError, Result};
 
@@ -98,6 +98,10 @@ Exit codes:
 
 #[derive(Subcommand)]
 enum Command {
+    #[command(flatten)]
+    OfContainers(container::Plain),
+    #[command(flatten)]
+    OfImages(image::Plain),
     /// Build an image from a Dockerfile
     Build(Box<build::Arguments>),
     /// Remove build cache: docker's longer names
@@ -105,18 +109,10 @@ enum Command {
     Builder(builder::Arguments),
     /// Look for likely mistakes in a Dockerfile, or explain one
     Check(check::Arguments),
-    /// Make an image of a container
-    Commit(commit::Arguments),
     /// Docker's longer names: container ls, rm, inspect, prune …
     Container(container::Arguments),
     /// Copy an image between registries, layouts, archives and the store, as it is
     Copy(copy::Arguments),
-    /// Copy files into a container, or out of one
-    Cp(cp::Arguments),
-    /// Make a container, and don't start it
-    Create(Box<create::Arguments>),
-    /// Show what a container has changed
-    Diff(diff::Arguments),
     /// Say what this machine allows, and what would help
     Doctor(doctor::Arguments),
     /// Show what takes how much of the disk
@@ -124,75 +120,39 @@ enum Command {
     /// Remove what commands have left in the trash, for their own use
     #[command(hide = true)]
     EmptyTrash(cleaning::Arguments),
-    /// Run another command in a container that runs
-    Exec(exec::Arguments),
-    /// Write the files of a container as a tar
-    Export(export::Arguments),
     /// Verify all blobs, layers, names and records of the store
     Fsck(fsck::Arguments),
-    /// Show the history of an image
-    History(history::Arguments),
     /// Docker's longer names: image ls, rm, inspect, history, prune …
     Image(image::Arguments),
     /// List images
     Images(images::Arguments),
-    /// Make an image from a tar of a root file system
-    Import(import::Arguments),
     /// Show images and containers as JSON
     Inspect(inspect::Arguments),
-    /// Send a signal to containers
-    Kill(kill::Arguments),
-    /// Load images from an archive or a layout
-    Load(load::Arguments),
     /// Log in to a registry
     Login(login::Arguments),
     /// Log out from a registry
     Logout(logout::Arguments),
-    /// Show what a container wrote in the background
-    Logs(logs::Arguments),
     /// Put images for several platforms together as one: create, add, push …
     Manifest(manifest::Arguments),
-    /// Stop all processes of containers for a while
-    Pause(pause::Arguments),
     /// Remove what is not needed: stopped containers, dangling images, build cache, leftovers
     Prune(prune::Arguments),
     /// List containers
     Ps(ps::Arguments),
-    /// Download an image from a registry
-    Pull(pull::Arguments),
-    /// Upload an image to a registry
-    Push(push::Arguments),
-    /// Give a container another name
-    Rename(rename::Arguments),
     /// Remove containers
     Rm(rm::Arguments),
     /// Remove images
     Rmi(rmi::Arguments),
-    /// Run a command in a new container
-    Run(Box<run::Arguments>),
-    /// Save images to an archive or a layout
-    Save(save::Arguments),
-    /// Start containers
-    Start(start::Arguments),
-    /// Stop containers
-    Stop(stop::Arguments),
     /// The whole store: system df, prune, reset
     System(system::Arguments),
-    /// Give an image another name
-    Tag(tag::Arguments),
-    /// Let the processes of paused containers go on
-    Unpause(pause::Arguments),
     /// Run a command, or a shell, where the files of the store have their ids
     Unshare(unshare::Arguments),
     /// Show the version
     Version(version::Arguments),
-    /// Wait for the end of containers
-    Wait(wait::Arguments),
 }
 
 /// Parses the arguments, runs the command and returns its exit code.
 pub fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    let arguments = match parse() {
         Ok(arguments) => arguments,
         Err(error) => {
             let code = if error.use_stderr() { 2 } else { 0 };
@@ -203,50 +163,30 @@ pub fn main() -> ExitCode {
     };
     let root = arguments.root;
     let result = match arguments.command {
+        Command::OfContainers(command) => command.run(root),
+        Command::OfImages(command) => command.run(root),
         Command::Build(arguments) => build::run(&arguments, root),
         Command::Builder(arguments) => builder::run(&arguments, root),
         Command::Check(arguments) => check::run(&arguments, root),
         Command::Copy(arguments) => copy::run(&arguments, root),
-        Command::Commit(arguments) => commit::run(&arguments, root),
         Command::Container(arguments) => container::run(&arguments, root),
-        Command::Cp(arguments) => cp::run(&arguments, root),
-        Command::Create(arguments) => create::run(&arguments, root),
-        Command::Diff(arguments) => diff::run(&arguments, root),
         Command::Doctor(arguments) => doctor::run(&arguments, root),
         Command::Du(arguments) => du::run(&arguments, root),
         Command::EmptyTrash(arguments) => cleaning::run(&arguments, root),
-        Command::Exec(arguments) => exec::run(&arguments, root),
-        Command::Export(arguments) => export::run(&arguments, root),
         Command::Fsck(arguments) => fsck::run(&arguments, root),
-        Command::History(arguments) => history::run(&arguments, root),
         Command::Image(arguments) => image::run(&arguments, root),
         Command::Images(arguments) => images::run(&arguments, root),
-        Command::Import(arguments) => import::run(&arguments, root),
         Command::Inspect(arguments) => inspect::run(&arguments, root),
-        Command::Kill(arguments) => kill::run(&arguments, root),
-        Command::Load(arguments) => load::run(&arguments, root),
         Command::Login(arguments) => login::run(&arguments),
         Command::Logout(arguments) => logout::run(&arguments),
         Command::Manifest(arguments) => manifest::run(&arguments, root),
-        Command::Logs(arguments) => logs::run(&arguments, root),
-        Command::Pause(arguments) => pause::run(&arguments, root),
         Command::Prune(arguments) => prune::run(&arguments, root),
         Command::Ps(arguments) => ps::run(&arguments, root),
-        Command::Pull(arguments) => pull::run(&arguments, root),
-        Command::Push(arguments) => push::run(&arguments, root),
-        Command::Rename(arguments) => rename::run(&arguments, root),
         Command::Rm(arguments) => rm::run(&arguments, root),
         Command::Rmi(arguments) => rmi::run(&arguments, root),
-        Command::Run(arguments) => run::run(&arguments, root),
-        Command::Save(arguments) => save::run(&arguments, root),
-        Command::Start(arguments) => start::run(&arguments, root),
-        Command::Stop(arguments) => stop::run(&arguments, root),
         Command::System(arguments) => system::run(&arguments, root),
-        Command::Tag(arguments) => tag::run(&arguments, root),
-        Command::Unpause(arguments) => pause::run_unpause(&arguments, root),
         Command::Unshare(arguments) => unshare::run(&arguments, root),
         Command::Version(arguments) => version::run(&arguments),
-        Command::Wait(arguments) => wait::run(&arguments, root),
     };
     interrupt::yield_to_signal();
     match result {
@@ -258,9 +198,19 @@ pub fn main() -> ExitCode {
     }
 }
 
+fn parse() -> std::result::Result<Arguments, clap::Error> {
+    let mut command = command();
+    let mut matches = command.try_get_matches_from_mut(std::env::args_os())?;
+    Arguments::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
+}
+
 /// Returns the whole command line interface, for documentation.
 pub fn command() -> clap::Command {
-    Arguments::command()
+    /// Lists commands by name, wherever they are declared.
+    fn sorted(command: clap::Command) -> clap::Command {
+        command.mut_subcommands(|command| sorted(command.display_order(0)))
+    }
+    sorted(Arguments::command())
 }
 
 /// Writes data to standard output.

@@ -75,9 +75,7 @@ impl Pull<'_> {
         transfer: &Transfer<'_>,
         name: &str,
     ) -> std::result::Result<(Reference, Pulled), CopyError> {
-        let any_platform = self.arguments.platform.is_some();
-        let (reference, pulled) =
-            transfer::pull_named(transfer, self.client, name, self.platform, any_platform)?;
+        let (reference, pulled) = transfer::pull_named(transfer, self.client, name, self.platform)?;
         if self.arguments.all_platforms {
             // What the name stands for now may be another index.
             let origin = RegistryOrigin::new(self.client, reference.with_digest(&pulled.digest));
@@ -182,7 +180,6 @@ fn is_of_the_tag(error: &CopyError) -> bool {
         CopyError::Transfer(error) => matches!(
             error,
             TransferError::Config(_)
-                | TransferError::Platform { .. }
                 | TransferError::Layer { .. }
                 | TransferError::WrongDiffId { .. }
         ),

@@ -46,12 +46,18 @@ pub enum ContainerError {
     /// A name that no container can have.
     #[error("invalid container name {0:?}")]
     Name(String),
+    /// The name that it has.
+    #[error("the container has the name {0:?} already")]
+    SameName(String),
     /// What needs a container that does not run.
     #[error("container {0} is running")]
     Running(String),
     /// What needs one that does.
     #[error("container {0} is not running")]
     NotRunning(String),
+    /// What ends one that does.
+    #[error("container {0} is not running")]
+    Ended(String),
     /// What needs one that is not paused.
     #[error("container {0} is paused")]
     Paused(String),
@@ -119,7 +125,10 @@ impl ContainerError {
                 Some(format!("let it go on first: kiln unpause {name}"))
             }
             ContainerError::NotStill { .. } => Some("try again".to_owned()),
-            ContainerError::NoFile { .. } | ContainerError::NotPaused(_) => None,
+            ContainerError::NoFile { .. }
+            | ContainerError::Ended(_)
+            | ContainerError::NotPaused(_)
+            | ContainerError::SameName(_) => None,
             ContainerError::Lingering(_) => Some("try again in a moment".to_owned()),
             ContainerError::Mount { source, .. } => match source.kind() {
                 std::io::ErrorKind::NotFound => Some("it must exist".to_owned()),
@@ -183,6 +192,9 @@ pub fn create(
 pub fn rename(store: &Store, container: &Container, name: &str) -> Result<()> {
     if !names::is_valid(name) {
         return Err(ContainerError::Name(name.to_owned()));
+    }
+    if container.record.name == name {
+        return Err(ContainerError::SameName(name.to_owned()));
     }
     Ok(store.rename_container(container, name)?)
 }

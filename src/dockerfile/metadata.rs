@@ -36,7 +36,12 @@ impl MetadataError {
             MetadataError::Expand(error) => error.hint(),
             MetadataError::Port(error) => error.hint(),
             MetadataError::Signal(error) => error.hint(),
-            MetadataError::Blank(..) | MetadataError::MakesFiles(_) => None,
+            MetadataError::Blank(..) => None,
+            MetadataError::MakesFiles(_) => Some(
+                "what does is CMD, ENTRYPOINT, ENV, EXPOSE, HEALTHCHECK, LABEL, ONBUILD, SHELL, \
+                 STOPSIGNAL, USER, VOLUME and WORKDIR"
+                    .to_owned(),
+            ),
         }
     }
 }

@@ -67,6 +67,11 @@ impl ImageConfig {
         }
     }
 
+    /// Tells whether the image is one for a platform, as far as its config says.
+    pub fn fits(&self, wanted: &Platform) -> bool {
+        self.architecture.is_empty() || self.platform().matches(wanted)
+    }
+
     /// Returns the bytes whose digest is the image id.
     pub fn to_bytes(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("a config has string keys only, so it can't fail")

@@ -2,8 +2,8 @@
 //! credential helpers that they name.
 
 mod file;
-mod helper;
 mod login;
+mod program;
 #[cfg(test)]
 mod tests;
 
@@ -14,8 +14,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use file::ConfigFile;
-pub use helper::HelperRunner;
 pub use login::Kept;
+pub use program::HelperRunner;
 
 /// Credentials that can't be used.
 #[derive(Debug, thiserror::Error)]

@@ -4,6 +4,7 @@ use std::io::Read;
 
 use kiln_runtime::User;
 
+use crate::dockerfile::suggest::closest;
 use crate::dockerfile::{Id, UserSpec};
 use crate::layer::{LayerError, View};
 
@@ -22,6 +23,8 @@ pub enum UserError {
         name: String,
         /// `passwd` or `group`.
         file: &'static str,
+        /// A name there that was perhaps meant.
+        near: Option<String>,
     },
     /// Something that is neither a name nor an id.
     #[error("invalid user {0:?}")]
@@ -40,8 +43,12 @@ impl UserError {
     /// Returns what a person can do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
+            UserError::Unknown {
+                near: Some(near), ..
+            } => Some(format!("did you mean {near:?}?")),
             UserError::Unknown { kind, .. } => Some(format!(
-                "create it in an earlier RUN (useradd or adduser, groupadd or addgroup), or give the {kind} by number"
+                "create it when the image is built (RUN useradd or adduser, groupadd or addgroup), \
+                 or give the {kind} by number"
             )),
             _ => None,
         }
@@ -125,18 +132,36 @@ fn groups(view: &View) -> Result<Vec<Group>, UserError> {
     Ok(text.lines().filter_map(parse).collect())
 }
 
+fn unknown<'a>(
+    kind: &'static str,
+    name: &str,
+    file: &'static str,
+    names: impl Iterator<Item = &'a str>,
+) -> UserError {
+    UserError::Unknown {
+        kind,
+        name: name.to_owned(),
+        file,
+        near: closest(name, names).map(str::to_owned),
+    }
+}
+
+fn unknown_user(name: &str, accounts: &[Account]) -> UserError {
+    let names = accounts.iter().map(|account| account.name.as_str());
+    unknown("user", name, "passwd", names)
+}
+
 fn group_id(view: &View, group: &Id) -> Result<u32, UserError> {
     match group {
         Id::Number(number) => Ok(*number),
-        Id::Name(name) => groups(view)?
-            .into_iter()
-            .find(|g| g.name == *name)
-            .map(|g| g.gid)
-            .ok_or_else(|| UserError::Unknown {
-                kind: "group",
-                name: name.clone(),
-                file: "group",
-            }),
+        Id::Name(name) => {
+            let groups = groups(view)?;
+            let found = groups.iter().find(|group| group.name == *name);
+            found.map(|group| group.gid).ok_or_else(|| {
+                let names = groups.iter().map(|group| group.name.as_str());
+                unknown("group", name, "group", names)
+            })
+        }
     }
 }
 
@@ -160,11 +185,7 @@ pub fn lookup_user(view: &View, text: &str) -> Result<Identity, UserError> {
         (_, Some(account)) => account.uid,
         (Id::Number(number), None) => *number,
         (Id::Name(name), None) => {
-            return Err(UserError::Unknown {
-                kind: "user",
-                name: name.clone(),
-                file: "passwd",
-            });
+            return Err(unknown_user(name, &accounts));
         }
     };
     let gid = match (&spec.group, account) {
@@ -211,15 +232,13 @@ pub fn lookup_chown(view: &View, text: &str) -> Result<Option<(u32, u32)>, UserE
         None if spec.group.is_none() => return Ok(None),
         None => (0, 0),
         Some(Id::Number(number)) => (*number, *number),
-        Some(Id::Name(name)) => accounts(view)?
-            .iter()
-            .find(|a| a.name == *name)
-            .map(|a| (a.uid, a.gid))
-            .ok_or_else(|| UserError::Unknown {
-                kind: "user",
-                name: name.clone(),
-                file: "passwd",
-            })?,
+        Some(Id::Name(name)) => {
+            let accounts = accounts(view)?;
+            let found = accounts.iter().find(|account| account.name == *name);
+            found
+                .map(|account| (account.uid, account.gid))
+                .ok_or_else(|| unknown_user(name, &accounts))?
+        }
     };
     let gid = match &spec.group {
         Some(group) => group_id(view, group)?,

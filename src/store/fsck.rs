@@ -1,5 +1,6 @@
-//! Verification of all that the store holds, and removal of what is damaged. What is only a
-//! comfort and checks itself when it is read (`stat/`, `traces/`, `logs/`) is left out.
+//! Verification of all that the store holds, and removal of what is damaged. Of what is only a
+//! comfort and checks itself when it is read (`stat/`, `traces/`, `logs/`), and of everything else,
+//! it is verified that it is what belongs there.
 
 use std::fs::{self, File};
 use std::io;
@@ -7,7 +8,10 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use super::layers::{CompressedBlob, LayerFile};
-use super::{ListRecord, RefRecord, Result, Session, StepRecord, Store, StoreError, UrlRecord};
+use super::places::{self, Place};
+use super::{
+    IoContext, ListRecord, RefRecord, Result, Session, StepRecord, Store, StoreError, UrlRecord,
+};
 use crate::image::{Algorithm, DiffId, Digest, Hasher, ImageConfig};
 use crate::layer::{
     ApplyMode, ApplyOptions, Compression, LayerError, LayerMeta, Limits, Omit, View, apply,
@@ -69,6 +73,7 @@ impl Store {
         run.records()?;
         run.trees()?;
         run.containers()?;
+        run.strangers(&mut Vec::new())?;
         Ok(Some(run.found))
     }
 }
@@ -419,6 +424,35 @@ impl Run<'_> {
                 problem,
                 repaired: false,
             });
+        }
+        Ok(())
+    }
+
+    /// Looks for what no kiln has put into the store. It stays: who put it there may want it.
+    fn strangers(&mut self, path: &mut Vec<String>) -> Result<()> {
+        let directory = self.store.root().join(path.join("/"));
+        for entry in fs::read_dir(&directory).at("cannot list", &directory)? {
+            let entry = entry.at("cannot list", &directory)?;
+            let kind = entry.file_type().at("cannot read", &entry.path())?;
+            path.push(entry.file_name().to_string_lossy().into_owned());
+            let names: Vec<&str> = path.iter().map(String::as_str).collect();
+            match places::place(&names, kind) {
+                Place::Shelf => self.strangers(path)?,
+                Place::Item => {}
+                Place::Strange => {
+                    let place = path.join("/");
+                    // What is wrong with the whole was said.
+                    let said = |damage: &Damage| Path::new(&place).starts_with(&damage.place);
+                    if !self.found.damages.iter().any(said) {
+                        self.found.damages.push(Damage {
+                            place,
+                            problem: "it does not belong into a store; it is left alone".to_owned(),
+                            repaired: false,
+                        });
+                    }
+                }
+            }
+            path.pop();
         }
         Ok(())
     }

@@ -30,6 +30,14 @@ pub struct RefRecord {
     pub registered: bool,
 }
 
+impl Image {
+    /// Tells whether the name that was asked for stands for this image on all platforms, where
+    /// it comes from: to pull it again brings no other.
+    pub fn is_for_one_platform(&self) -> bool {
+        self.manifest.is_some() && self.index.is_none()
+    }
+}
+
 impl RefRecord {
     /// Returns what the name stands for in its registry: the index, else the manifest.
     pub fn digest(&self) -> Option<&Digest> {

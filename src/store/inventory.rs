@@ -12,6 +12,9 @@ use crate::image::{ChainId, DiffId, Digest};
 /// Directories of what only says more of builds, or makes them faster.
 pub(super) const FORGETTABLE: [&str; 3] = ["logs", "stat", "traces"];
 
+/// Directories of other small files.
+const RECORDS: [&str; 6] = ["cache", "compressed", "images", "lists", "refs", "urls"];
+
 /// What kind of thing makes the next build faster. Their names are those of BuildKit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CacheKind {
@@ -103,10 +106,16 @@ pub struct Inventory {
     pub blobs: Amount,
     /// Those of them that no image and no layer has.
     pub unused_blobs: Amount,
-    /// What is remembered of steps, blobs, contexts and failures.
+    /// What is remembered of names, images, layers, steps, blobs, contexts and failures.
     pub records: Amount,
     /// Those of them that builds go well without, and a prune of everything takes away.
     pub unused_records: Amount,
+    /// Merged trees, and of their bytes those that are in no layer.
+    pub merged: Amount,
+    /// What processes work on, and what they have left that were killed.
+    pub sessions: Amount,
+    /// The latter.
+    pub unused_sessions: Amount,
     /// What waits to be removed.
     pub trash: Amount,
 }
@@ -167,8 +176,28 @@ impl CacheItem {
 
 /// Returns the bytes of all regular files below a directory, or of a file.
 pub(super) fn tree_bytes(path: &Path) -> u64 {
+    let (alone, linked) = file_bytes(path);
+    alone + linked.values().map(|file| file.bytes).sum::<u64>()
+}
+
+/// As [`tree_bytes`], without files that have links elsewhere.
+fn own_bytes(path: &Path) -> u64 {
+    let (alone, linked) = file_bytes(path);
+    let own = linked.values().filter(|file| file.seen == file.links);
+    alone + own.map(|file| file.bytes).sum::<u64>()
+}
+
+/// A file of several names.
+struct Linked {
+    bytes: u64,
+    links: u64,
+    seen: u64,
+}
+
+/// Returns the bytes of files with one name, and the others by device and inode.
+fn file_bytes(path: &Path) -> (u64, BTreeMap<(u64, u64), Linked>) {
     let mut bytes = 0;
-    let mut seen = BTreeSet::new();
+    let mut linked: BTreeMap<(u64, u64), Linked> = BTreeMap::new();
     let mut pending = vec![path.to_owned()];
     while let Some(path) = pending.pop() {
         let Ok(meta) = fs::symlink_metadata(&path) else {
@@ -177,11 +206,18 @@ pub(super) fn tree_bytes(path: &Path) -> u64 {
         if meta.is_dir() {
             let entries = fs::read_dir(&path).into_iter().flatten().flatten();
             pending.extend(entries.map(|entry| entry.path()));
-        } else if meta.is_file() && (meta.nlink() == 1 || seen.insert((meta.dev(), meta.ino()))) {
+        } else if meta.is_file() && meta.nlink() == 1 {
             bytes += meta.len();
+        } else if meta.is_file() {
+            let file = linked.entry((meta.dev(), meta.ino())).or_insert(Linked {
+                bytes: meta.len(),
+                links: meta.nlink(),
+                seen: 0,
+            });
+            file.seen += 1;
         }
     }
-    bytes
+    (bytes, linked)
 }
 
 /// Returns when a file was changed or touched last.
@@ -261,13 +297,32 @@ impl Store {
             }
         }
         let (mut records, mut unused_records) = (Amount::default(), Amount::default());
-        for kind in ["cache", "compressed", "urls"].iter().chain(&FORGETTABLE) {
+        for kind in RECORDS.iter().chain(&FORGETTABLE) {
             for name in super::files::names(&self.dir(kind))? {
                 let bytes = tree_bytes(&self.dir(kind).join(name));
                 records.add(bytes);
                 if FORGETTABLE.contains(kind) {
                     unused_records.add(bytes);
                 }
+            }
+        }
+        for id in super::files::names(&self.dir("layers"))? {
+            records.bytes += tree_bytes(&self.dir("layers").join(id).join("layer.json"));
+        }
+        let mut merged = Amount::default();
+        for form in super::files::names(&self.dir("merged"))? {
+            let form = self.dir("merged").join(form);
+            for name in super::files::names(&form)? {
+                merged.add(own_bytes(&form.join(name)));
+            }
+        }
+        let (mut sessions, mut unused_sessions) = (Amount::default(), Amount::default());
+        for name in super::files::names(&self.dir("tmp"))? {
+            let path = self.dir("tmp").join(name);
+            let bytes = tree_bytes(&path);
+            sessions.add(bytes);
+            if !super::session::lives(&path) {
+                unused_sessions.add(bytes);
             }
         }
         let mut trash = Amount::default();
@@ -284,6 +339,9 @@ impl Store {
             unused_blobs,
             records,
             unused_records,
+            merged,
+            sessions,
+            unused_sessions,
             trash,
         })
     }

@@ -14,6 +14,7 @@
 //! containers/<id>/           what each has changed, and how it runs
 //! merged/<form>/<chain_id hex>-<boot id>  many layers as one tree, of links to their files
 //! mounts/<form>/<name>       directories of RUN --mount=type=cache
+//! logs/<time>.log            what steps wrote that failed last
 //! contexts/<form>/<key>      snapshots of files that RUN --mount=type=bind shows
 //! stat/<dev>-<ino>           hashes of a context's files, see [`crate::context::stat_cache`]
 //! urls/<hex>                 what URLs gave, by their own digest
@@ -40,6 +41,7 @@ mod limit;
 mod lists;
 mod merged;
 mod mounts;
+mod places;
 mod prune;
 mod session;
 mod urls;

@@ -104,6 +104,12 @@ fn lock_file(path: &Path) -> Result<File> {
         .at("cannot open the lock", path)
 }
 
+/// Tells whether the process of a session's directory has not ended.
+pub(super) fn lives(directory: &Path) -> bool {
+    let lock = File::options().write(true).open(directory.join("lock"));
+    lock.is_ok_and(|file| Flock::lock(file, FlockArg::LockExclusiveNonblock).is_err())
+}
+
 fn flock(path: &Path, how: FlockArg) -> Result<Flock<File>> {
     let mut file = lock_file(path)?;
     loop {
@@ -214,11 +220,7 @@ impl Store {
         let _alone = self.lock("tmp")?;
         for name in super::files::names(&tmp)? {
             let path = tmp.join(&name);
-            let lives = File::options()
-                .write(true)
-                .open(path.join("lock"))
-                .is_ok_and(|file| Flock::lock(file, FlockArg::LockExclusiveNonblock).is_err());
-            if !lives {
+            if !lives(&path) {
                 // Its process may be taking it away itself, which is as good.
                 self.trash(&path)?;
             }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::event::{Event, Reporter, StepId, TransferId, TransferOutcome, Verb};
-use crate::image::{Digest, Platform, Reference};
+use crate::image::Digest;
 use crate::layer::{LayerError, space_hint};
 use crate::registry::RegistryError;
 use crate::store::{Session, Store, StoreError};
@@ -73,16 +73,6 @@ pub enum TransferError {
     /// A config that does not fit its manifest, or is none.
     #[error("the image's config is unusable: {0}")]
     Config(String),
-    /// The image is for another platform.
-    #[error("{reference} is an image for {found}, not for {wanted}")]
-    Platform {
-        /// The image.
-        reference: Box<Reference>,
-        /// Its platform.
-        found: Box<Platform>,
-        /// What was asked for.
-        wanted: Box<Platform>,
-    },
 }
 
 fn list(errors: &[TransferError]) -> String {
@@ -134,9 +124,6 @@ impl TransferError {
                 "the image is damaged or was tampered with where it comes from; nothing of it was kept"
                     .to_owned(),
             ),
-            TransferError::Platform { found, .. } => {
-                Some(format!("say --platform={found} to use it all the same"))
-            }
         }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::layers::{LayerSource, bring_layers};
 use super::{Transfer, TransferError};
+use crate::event::Event;
 use crate::image::{
     Descriptor, DiffId, Digest, ImageConfig, ManifestError, ManifestKind, Platform, Reference,
 };
@@ -45,8 +46,8 @@ impl LayerSource for Repository<'_> {
     }
 }
 
-/// Pulls an image, and gives it its name in the store when all of it is there. With
-/// `any_platform`, an image for another platform is taken too.
+/// Pulls an image, and gives it its name in the store when all of it is there. What is no index
+/// may be an image for another platform: that is said, and it is taken, as docker does.
 ///
 /// # Errors
 /// See [`TransferError`]. Nothing is published then, but layers that had come whole.
@@ -55,7 +56,6 @@ pub fn pull(
     client: &Client,
     reference: &Reference,
     platform: &Platform,
-    any_platform: bool,
 ) -> Result<Pulled, TransferError> {
     let resolved = client.resolve(reference, platform)?;
     let ManifestKind::Image(manifest) = &resolved.manifest.kind else {
@@ -81,11 +81,14 @@ pub fn pull(
     };
     let config: ImageConfig =
         serde_json::from_slice(&config_bytes).map_err(|e| TransferError::Config(e.to_string()))?;
-    if !any_platform && !config.architecture.is_empty() && !config.platform().matches(platform) {
-        return Err(TransferError::Platform {
-            reference: Box::new(reference.clone()),
-            found: Box::new(config.platform()),
-            wanted: Box::new(platform.clone()),
+    if !config.fits(platform) {
+        transfer.reporter.report(Event::Warning {
+            message: format!(
+                "{} is an image for {}, not for {platform}",
+                reference.familiar(),
+                config.platform()
+            ),
+            hint: None,
         });
     }
     let layers = pair(&manifest.layers, &config)?;
@@ -128,10 +131,9 @@ pub fn pull_named(
     client: &Client,
     name: &str,
     platform: &Platform,
-    any_platform: bool,
 ) -> Result<(Reference, Pulled), TransferError> {
     first_of(client, name, |reference| {
-        pull(transfer, client, reference, platform, any_platform)
+        pull(transfer, client, reference, platform)
     })
 }
 

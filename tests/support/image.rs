@@ -29,6 +29,28 @@ pub struct Image {
 }
 
 impl Image {
+    /// Returns the content of a file as text.
+    #[track_caller]
+    pub fn text(&self, path: &str) -> String {
+        String::from_utf8_lossy(self.tree.file(path).content()).into_owned()
+    }
+
+    /// Returns the paths below a directory, sorted.
+    pub fn below(&self, directory: &str) -> Vec<String> {
+        let prefix = format!("{directory}/");
+        let paths = self.tree.paths();
+        let below = paths.filter_map(|path| path.strip_prefix(&prefix).map(str::to_owned));
+        let mut below: Vec<_> = below.collect();
+        below.sort();
+        below
+    }
+
+    /// Returns the names in the topmost layer, without slashes at their ends.
+    pub fn top(&self) -> Vec<&str> {
+        let names = self.layers.last().unwrap().iter();
+        names.map(|name| name.trim_end_matches('/')).collect()
+    }
+
     /// Reads the only image of an OCI layout: a directory, or a tar of one; or of a directory as
     /// skopeo's `dir:` writes it.
     pub fn open(path: &Path) -> Self {

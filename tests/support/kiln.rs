@@ -132,6 +132,20 @@ impl Kiln {
         self.run(head.into_iter().chain(options).chain([context.as_os_str()]))
     }
 
+    /// Builds instructions on the small base image.
+    #[track_caller]
+    pub fn build_on_busybox(&self, instructions: &str) -> Output {
+        let base = Registry::shared().busybox();
+        self.build(&format!("FROM {base}\n{instructions}\n"), &[])
+    }
+
+    /// Builds instructions on the small base image, and reads the image.
+    #[track_caller]
+    pub fn built_on_busybox(&self, instructions: &str) -> Image {
+        self.build_on_busybox(instructions).ok();
+        self.image("test")
+    }
+
     /// Saves an image as an OCI archive and reads it with the reader of the tests.
     pub fn image(&self, name: &str) -> Image {
         let archive = tempfile::Builder::new()

@@ -51,6 +51,7 @@ mod repository;
 mod sandbox;
 mod snapshot;
 mod subprocess;
+mod transcript;
 mod tree;
 mod web;
 
@@ -71,6 +72,7 @@ pub use repository::Repository;
 pub use sandbox::Sandbox;
 pub use snapshot::{settled, sorted};
 pub use subprocess::{Output, run, run_from, wait_until};
+pub use transcript::Session;
 pub use tree::{Kind, Node, Tree};
 pub use web::{Page, WebServer};
 

@@ -29,8 +29,6 @@ impl Failure {
     pub(crate) const EXEC: u32 = u32::MAX;
     /// The execve of a program that is there, but whose interpreter is not.
     pub(crate) const INTERPRETER: u32 = u32::MAX - 1;
-    /// Joining the namespaces of another process.
-    pub(crate) const JOIN: u32 = u32::MAX - 2;
     pub(crate) const SIZE: usize = size_of::<Failure>();
 
     /// Reads what the other side has written.
@@ -133,11 +131,6 @@ pub(crate) fn run(plan: &Plan, vectors: &Vectors, sync: RawFd) -> ! {
         op = Failure::EXEC;
     }
     fail(at.sync, op, &errno.into())
-}
-
-/// Says that a process could not be joined, and ends.
-pub(crate) fn fail_to_join(sync: RawFd, errno: Errno) -> ! {
-    fail(sync, Failure::JOIN, &errno.into())
 }
 
 fn fail(sync: RawFd, op: u32, trouble: &Trouble) -> ! {

@@ -4,7 +4,9 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
+use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
+use nix::unistd::pipe2;
 
 use super::{Errno, check};
 
@@ -127,19 +129,29 @@ pub(crate) fn clone_into_namespaces(
     }
 }
 
-/// Starts a process in the namespaces of another one, and returns when the one in between has
-/// gone, which joins them, so that the new one begins in the pid namespace too. `sync` is the
-/// child's end of a socket, whose other end is `ours`: its first message is the new pid.
+/// Why there is no new process in the namespaces of another one.
+pub(crate) enum NotJoined {
+    /// There is no new process at all.
+    Clone(Errno),
+    /// It can't go there.
+    Join(Errno),
+}
+
+/// Starts a process in the namespaces of another one, and returns its pid when the one in between
+/// has gone, which joins them, so that the new one begins in the pid namespace too. The new one
+/// does not keep `ours`.
+///
+/// The pid comes by a pipe of its own: what the new process has to say of itself may come first.
 ///
 /// Who is in the sandbox can see both: so neither can be traced or looked into before the new
 /// one has executed its command.
 pub(crate) fn clone_into_process(
     target: BorrowedFd<'_>,
     namespaces: libc::c_int,
-    ours: RawFd,
-    sync: RawFd,
+    ours: Option<RawFd>,
     child: impl FnOnce(),
-) -> Result<(), Errno> {
+) -> Result<libc::pid_t, NotJoined> {
+    let (reader, writer) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).map_err(NotJoined::Clone)?;
     let flags = libc::SIGCHLD as u64;
     // SAFETY: without CLONE_VM this is a fork: the child has its own copy of all memory and
     // makes system calls only.
@@ -153,35 +165,36 @@ pub(crate) fn clone_into_process(
             std::ptr::null::<u8>(),
         ))
     };
-    let tell = |pid: i32| {
-        let pid = pid.to_ne_bytes();
+    // The pid, or minus the number of an error.
+    let tell = |answer: i32| {
+        let answer = answer.to_ne_bytes();
         // SAFETY: writes the bytes of an integer.
-        unsafe { libc::write(sync, pid.as_ptr().cast(), pid.len()) };
+        unsafe { libc::write(writer.as_raw_fd(), answer.as_ptr().cast(), answer.len()) };
     };
-    let between = clone(flags)?;
+    let between = clone(flags).map_err(NotJoined::Clone)?;
     if between != 0 {
         // SAFETY: waits for a child of this process.
         unsafe { libc::waitpid(between as libc::pid_t, std::ptr::null_mut(), 0) };
-        return Ok(());
+        let mut answer = [0; size_of::<i32>()];
+        let mut reader = std::fs::File::from(reader);
+        // Nothing, where it was killed.
+        let read = std::io::Read::read_exact(&mut reader, &mut answer);
+        read.map_err(|_| NotJoined::Clone(Errno::ESRCH))?;
+        return match i32::from_ne_bytes(answer) {
+            pid @ 1.. => Ok(pid),
+            errno => Err(NotJoined::Join(Errno::from_raw(-errno))),
+        };
     }
-    close_in_child(ours);
+    if let Some(ours) = ours {
+        close_in_child(ours);
+    }
     // SAFETY: integers only.
     let joined = unsafe {
         check(libc::prctl(libc::PR_SET_DUMPABLE, 0).into())
             .and_then(|_| check(libc::setns(target.as_raw_fd(), namespaces).into()))
     };
-    let mut told: [RawFd; 2] = [-1; 2];
-    // SAFETY: the array has room for the two descriptors of a pipe.
-    let piped = unsafe { check(libc::pipe2(told.as_mut_ptr(), libc::O_CLOEXEC).into()) };
-    let joined = joined.and(piped);
     match joined.and_then(|_| clone(flags | libc::CLONE_PARENT as u64)) {
         Ok(0) => {
-            // What it has to say comes after its pid: once the one in between has gone, which
-            // has the other end.
-            close_in_child(told[1]);
-            // SAFETY: reads at most one byte into one byte.
-            unsafe { libc::read(told[0], (&raw mut told[1]).cast(), 1) };
-            close_in_child(told[0]);
             child();
             exit_now(127)
         }
@@ -190,8 +203,8 @@ pub(crate) fn clone_into_process(
             exit_now(0)
         }
         Err(errno) => {
-            tell(0);
-            super::child::fail_to_join(sync, errno)
+            tell(-(errno as i32));
+            exit_now(127)
         }
     }
 }
@@ -456,14 +469,10 @@ pub(crate) fn use_no_stdio() -> Result<(), Errno> {
 /// by a process that joins it for that. Returns whether it lived to do so, since those in there
 /// may end it.
 pub(crate) fn signal_all_beside(first: BorrowedFd<'_>, signal: Signal) -> Result<bool, Errno> {
-    use std::io::Read;
-    let io = |error: std::io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO));
-    let (mut ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(io)?;
-    let (end, sync) = (ours.as_raw_fd(), theirs.as_raw_fd());
     let namespaces = libc::CLONE_NEWUSER | libc::CLONE_NEWPID;
     // Who ignores it never learns how a child ended.
     stop_ignoring(Signal::SIGCHLD);
-    clone_into_process(first, namespaces, end, sync, || {
+    let cloned = clone_into_process(first, namespaces, None, || {
         // SAFETY: integers only. The parent of a process is 0 where it is none of the same pid
         // namespace: so this one has left that of its caller, whose processes the signal must
         // not reach.
@@ -472,17 +481,8 @@ pub(crate) fn signal_all_beside(first: BorrowedFd<'_>, signal: Signal) -> Result
                 && (libc::kill(-1, signal as libc::c_int) == 0 || Errno::last() == Errno::ESRCH)
         };
         exit_now(i32::from(!sent))
-    })?;
-    drop(theirs);
-    let mut pid = [0; 4];
-    ours.read_exact(&mut pid).map_err(io)?;
-    let pid = i32::from_ne_bytes(pid);
-    if pid == 0 {
-        let mut failure = [0; super::child::Failure::SIZE];
-        ours.read_exact(&mut failure).map_err(io)?;
-        let failure = super::child::Failure::from_bytes(&failure);
-        return Err(Errno::from_raw(failure.errno));
-    }
+    });
+    let pid = cloned.map_err(|(NotJoined::Clone(errno) | NotJoined::Join(errno))| errno)?;
     use nix::sys::wait::{WaitStatus, waitpid};
     let ended = waitpid(nix::unistd::Pid::from_raw(pid), None);
     Ok(matches!(ended, Ok(WaitStatus::Exited(_, 0))))

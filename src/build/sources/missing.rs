@@ -47,8 +47,7 @@ impl Tree<'_> {
             "{text:?} is not in {}: no such file or directory",
             self.place
         );
-        let itself = self.view.resolve(path, false).ok().and_then(|at| at.node);
-        if itself.is_some_and(|node| node.stat.is_symlink()) {
+        if self.is_link(path) {
             let hint = format!("it is a symbolic link to what is not in {}", self.place);
             return Trouble::hinted(message, hint);
         }

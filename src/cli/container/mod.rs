@@ -23,6 +23,23 @@ pub(super) struct Arguments {
 
 #[derive(clap::Subcommand)]
 enum Command {
+    #[command(flatten)]
+    Plain(Plain),
+    /// Show containers as JSON
+    Inspect(inspect::ContainerArguments),
+    /// List containers
+    #[command(visible_aliases = ["list", "ps"])]
+    Ls(ps::Arguments),
+    /// Remove containers that don't run
+    Prune(prune::ContainerArguments),
+    /// Remove containers
+    #[command(visible_alias = "remove")]
+    Rm(rm::Arguments),
+}
+
+/// The commands that are called so with and without `container` before them.
+#[derive(clap::Subcommand)]
+pub(super) enum Plain {
     /// Make an image of a container
     Commit(commit::Arguments),
     /// Copy files into a container, or out of one
@@ -35,24 +52,14 @@ enum Command {
     Exec(exec::Arguments),
     /// Write the files of a container as a tar
     Export(export::Arguments),
-    /// Show containers as JSON
-    Inspect(inspect::ContainerArguments),
     /// Send a signal to containers
     Kill(kill::Arguments),
     /// Show what a container wrote in the background
     Logs(logs::Arguments),
-    /// List containers
-    #[command(visible_aliases = ["list", "ps"])]
-    Ls(ps::Arguments),
     /// Stop all processes of containers for a while
     Pause(pause::Arguments),
-    /// Remove containers that don't run
-    Prune(prune::ContainerArguments),
     /// Give a container another name
     Rename(rename::Arguments),
-    /// Remove containers
-    #[command(visible_alias = "remove")]
-    Rm(rm::Arguments),
     /// Run a command in a new container
     Run(Box<run::Arguments>),
     /// Start containers
@@ -67,25 +74,33 @@ enum Command {
 
 pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCode> {
     match &arguments.command {
-        Command::Commit(arguments) => commit::run(arguments, root),
-        Command::Cp(arguments) => cp::run(arguments, root),
-        Command::Create(arguments) => create::run(arguments, root),
-        Command::Diff(arguments) => diff::run(arguments, root),
-        Command::Exec(arguments) => exec::run(arguments, root),
-        Command::Export(arguments) => export::run(arguments, root),
+        Command::Plain(command) => command.run(root),
         Command::Inspect(arguments) => inspect::run_containers(arguments, root),
-        Command::Kill(arguments) => kill::run(arguments, root),
-        Command::Logs(arguments) => logs::run(arguments, root),
         Command::Ls(arguments) => ps::run(arguments, root),
-        Command::Pause(arguments) => pause::run(arguments, root),
         Command::Prune(arguments) => prune::run_containers(arguments, root),
-        Command::Rename(arguments) => rename::run(arguments, root),
         Command::Rm(arguments) => rm::run(arguments, root),
-        Command::Run(arguments) => run::run(arguments, root),
-        Command::Start(arguments) => start::run(arguments, root),
-        Command::Stop(arguments) => stop::run(arguments, root),
-        Command::Unpause(arguments) => pause::run_unpause(arguments, root),
-        Command::Wait(arguments) => wait::run(arguments, root),
+    }
+}
+
+impl Plain {
+    pub(super) fn run(&self, root: Option<PathBuf>) -> Result<ExitCode> {
+        match self {
+            Plain::Commit(arguments) => commit::run(arguments, root),
+            Plain::Cp(arguments) => cp::run(arguments, root),
+            Plain::Create(arguments) => create::run(arguments, root),
+            Plain::Diff(arguments) => diff::run(arguments, root),
+            Plain::Exec(arguments) => exec::run(arguments, root),
+            Plain::Export(arguments) => export::run(arguments, root),
+            Plain::Kill(arguments) => kill::run(arguments, root),
+            Plain::Logs(arguments) => logs::run(arguments, root),
+            Plain::Pause(arguments) => pause::run(arguments, root),
+            Plain::Rename(arguments) => rename::run(arguments, root),
+            Plain::Run(arguments) => run::run(arguments, root),
+            Plain::Start(arguments) => start::run(arguments, root),
+            Plain::Stop(arguments) => stop::run(arguments, root),
+            Plain::Unpause(arguments) => pause::run_unpause(arguments, root),
+            Plain::Wait(arguments) => wait::run(arguments, root),
+        }
     }
 }
 

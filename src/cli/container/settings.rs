@@ -334,7 +334,28 @@ impl SettingsArguments {
         let platform = session::platform(self.platform.as_deref())?;
         if self.pull != PullChoice::Always {
             match workshop.store.find(self.image()) {
+                // Another image of its index was asked for.
+                Ok(image)
+                    if self.platform.is_some()
+                        && !image.config.fits(&platform)
+                        && !image.is_for_one_platform() =>
+                {
+                    if self.pull == PullChoice::Never {
+                        let (name, found) = (self.image(), image.config.platform());
+                        return Err(CliError::message(format!(
+                            "the image {name} is here for {found}, not for {platform}"
+                        ))
+                        .hinted(format!("kiln pull --platform={platform} {name}")));
+                    }
+                }
                 Ok(image) => {
+                    if !image.config.fits(&platform) {
+                        ui::say(&format!(
+                            "warning: {} is an image for {}, not for {platform}\n",
+                            self.image(),
+                            image.config.platform()
+                        ));
+                    }
                     if let Some(stack) = workshop.store.stack(&image.config.rootfs.diff_ids)? {
                         return Ok((image.id, image.config, stack));
                     }
@@ -345,7 +366,6 @@ impl SettingsArguments {
         }
         let reference: Reference = self.image().parse()?;
         let client = self.access.client_of(workshop, [self.image()])?;
-        let any = self.platform.is_some();
         let is_known = self.pull == PullChoice::Always;
         let (_, pulled) = workshop.transfer(self.quiet, ui::Mode::Auto, |transfer| {
             if !is_known {
@@ -353,7 +373,7 @@ impl SettingsArguments {
                     message: format!("{} is not in the store: pulling it", reference.familiar()),
                 });
             }
-            transfer::pull_named(transfer, &client, self.image(), &platform, any)
+            transfer::pull_named(transfer, &client, self.image(), &platform)
         })?;
         Ok((pulled.id, pulled.config, pulled.stack))
     }
@@ -420,7 +440,9 @@ fn volume(text: &str) -> Parsed {
     }
     let path = source(from)?;
     if !path.exists() {
-        std::fs::create_dir_all(&path).map_err(|error| format!("{from}: {error}"))?;
+        // As docker does, with what it then is: a new and empty directory.
+        std::fs::create_dir_all(&path)
+            .map_err(|error| format!("{from} is not there, and cannot be made: {error}"))?;
     }
     Ok(ContainerMount {
         source: MountSource::Bind(path),

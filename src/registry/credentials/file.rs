@@ -9,7 +9,7 @@ use base64::Engine as _;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde::Deserialize;
 
-use super::helper::{Helper, HelperRunner};
+use super::program::{Helper, HelperRunner};
 use super::{Credential, CredentialsError};
 
 /// The largest file of credentials that is read.

@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
 use super::file::{ConfigFile, DOCKER_HUB_KEY, is_docker_hub, match_key, read_text};
-use super::helper::HelperRunner;
+use super::program::HelperRunner;
 use super::{CredentialPaths, CredentialsError};
 
 /// Where a credential went.
