@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read as _;
 
-use super::dir::{Found, LayerDir, stat_at};
+use super::dir::{Found, LayerDir};
 use super::ownership::{Overrides, Record};
 use super::stat::{FileKind, Stat};
 use super::view::{Node, View};
@@ -260,8 +260,8 @@ fn inherit(
     if !upper.ownership().store(&record).record {
         return Ok(());
     }
-    if let Some(raw) = stat_at(upper.fd(), path)? {
-        let recalled = upper.ownership().recall(Stat::of_raw(&raw), Some(&record));
+    if let Some(stored) = upper.stored(path)? {
+        let recalled = upper.ownership().recall(stored, Some(&record));
         if recalled != *stat {
             *stat = recalled;
             overrides.insert(path.to_vec(), record);

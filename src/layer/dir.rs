@@ -29,6 +29,9 @@ pub struct LayerDir {
     overrides: Arc<Overrides>,
     own_root: bool,
     form: Form,
+    /// Whether processes may put a link into the place of any directory at any moment. The
+    /// kernel then holds for each path that there is none on the way.
+    changing: bool,
 }
 
 /// What the entries of a directory stand for.
@@ -40,7 +43,7 @@ enum Form {
     Plain,
     /// Nothing but themselves, and they belong to whom this says.
     Owned(Owners),
-    /// The root of a sandbox whose processes may do what they like there meanwhile.
+    /// The root of a sandbox, with what is mounted in it.
     Live,
 }
 
@@ -97,6 +100,7 @@ impl LayerDir {
             overrides: Arc::default(),
             own_root: true,
             form: Form::Layer,
+            changing: false,
         }
     }
 
@@ -117,14 +121,20 @@ impl LayerDir {
         }
     }
 
-    /// Returns the root of a sandbox behind `fd`, in which processes may put a link into the
-    /// place of any directory at any moment: the kernel holds for each path that there is none on
-    /// the way, and a pipe in the place of a file is not waited for.
+    /// Returns the root of a sandbox behind `fd`, whose processes may do what they like there
+    /// meanwhile.
     pub fn live(fd: OwnedFd, ownership: Ownership) -> LayerDir {
         LayerDir {
             form: Form::Live,
-            ..LayerDir::new(fd, ownership)
+            ..LayerDir::new(fd, ownership).while_it_changes()
         }
+    }
+
+    /// Has it read so that processes which write to it meanwhile can't lead out of it, nor have
+    /// a pipe in the place of a file waited for.
+    pub fn while_it_changes(mut self) -> LayerDir {
+        self.changing = true;
+        self
     }
 
     /// Returns the directory behind `fd` as `meta` describes it.
@@ -183,7 +193,7 @@ impl LayerDir {
     /// Returns the directory and the name below it through which an entry is reached.
     fn reach<'p>(&self, path: &'p [u8]) -> Result<(Near<'_>, &'p [u8]), LayerError> {
         match path::split(path) {
-            (parent @ [_, ..], name) if matches!(self.form, Form::Live) => {
+            (parent @ [_, ..], name) if self.changing => {
                 Ok((Near::Parent(open_parent(self.fd(), parent)?), name))
             }
             _ => Ok((Near::Root(self.fd()), path)),
@@ -204,14 +214,26 @@ impl LayerDir {
         Ok(entries)
     }
 
-    pub(super) fn find(&self, path: &[u8]) -> Result<Found, LayerError> {
+    /// Returns what the kernel says of an entry, and through which directory and name.
+    fn stat<'p>(
+        &self,
+        path: &'p [u8],
+    ) -> Result<Option<(Near<'_>, &'p [u8], FileStat)>, LayerError> {
         let (near, name) = match self.reach(path) {
-            Err(LayerError::System { source, .. }) if is_gone(&source) => {
-                return Ok(Found::Nothing);
-            }
+            Err(LayerError::System { source, .. }) if is_gone(&source) => return Ok(None),
             reached => reached?,
         };
-        let Some(raw) = stat_at(near.as_fd(), name)? else {
+        let raw = stat_at(near.as_fd(), name)?;
+        Ok(raw.map(|raw| (near, name, raw)))
+    }
+
+    /// Returns the attributes of an entry as they are in the store.
+    pub(super) fn stored(&self, path: &[u8]) -> Result<Option<Stat>, LayerError> {
+        Ok(self.stat(path)?.map(|(_, _, raw)| Stat::of_raw(&raw)))
+    }
+
+    pub(super) fn find(&self, path: &[u8]) -> Result<Found, LayerError> {
+        let Some((near, name, raw)) = self.stat(path)? else {
             return Ok(Found::Nothing);
         };
         let stored = Stat::of_raw(&raw);
@@ -231,7 +253,10 @@ impl LayerDir {
 
     pub(super) fn is_opaque(&self, path: &[u8]) -> Result<bool, LayerError> {
         match self.form {
-            Form::Layer => whiteout::is_opaque(self.fd(), path),
+            Form::Layer => {
+                let (near, name) = self.reach(path)?;
+                whiteout::is_opaque(near.as_fd(), name)
+            }
             _ => Ok(false),
         }
     }
@@ -250,7 +275,7 @@ impl LayerDir {
 
     pub(super) fn open_file(&self, path: &[u8]) -> Result<File, LayerError> {
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW;
-        if !matches!(self.form, Form::Live) {
+        if !self.changing {
             return Ok(open(self.fd(), path, flags)?.into());
         }
         let file = File::from(open(self.fd(), path, flags | OFlag::O_NONBLOCK)?);
@@ -389,7 +414,12 @@ mod tests {
 
     /// What a process of a sandbox can do between two looks of ours.
     #[test]
-    fn link_in_the_place_of_a_live_directory_leads_nowhere() {
+    fn link_in_the_place_of_a_directory_that_changes_leads_nowhere() {
+        leads_nowhere(|fd| LayerDir::live(fd, Ownership::Single));
+        leads_nowhere(|fd| LayerDir::new(fd, Ownership::Single).while_it_changes());
+    }
+
+    fn leads_nowhere(of: fn(OwnedFd) -> LayerDir) {
         let root = tempfile::tempdir().unwrap();
         let outside = tempfile::tempdir().unwrap();
         for (directory, content) in [
@@ -403,7 +433,7 @@ mod tests {
             file::set_xattr(fd.as_fd(), b"e/f", b"user.a", content.as_bytes()).unwrap();
         }
         let fd = File::open(root.path()).unwrap();
-        let view = View::new(vec![LayerDir::live(fd.into(), Ownership::Single)]);
+        let view = View::new(vec![of(fd.into())]);
         let nodes: Vec<_> = view.read_dir(b"d/e").unwrap();
         let (f, l) = (&nodes[0].node, &nodes[1].node);
         assert_eq!(view.read_link(l).unwrap(), b"in");
@@ -417,6 +447,8 @@ mod tests {
         let live = &view.layers()[0];
         assert!(matches!(live.find(b"d/e/f").unwrap(), Found::Nothing));
         assert!(view.lookup(b"d/e/f").unwrap().is_none());
+        assert!(live.is_opaque(b"d/e").is_err() || matches!(live.form, Form::Live));
+        assert!(live.stored(b"d/e/f").unwrap().is_none());
         // A pipe in the place of a file is not waited for.
         std::fs::remove_file(root.path().join("away/e/f")).unwrap();
         nix::unistd::mkfifo(&root.path().join("away/e/f"), private_mode()).unwrap();

@@ -285,7 +285,7 @@ impl Store {
         let path = container.changes();
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let fd = nix::fcntl::open(&path, flags, Mode::empty()).at("cannot open", &path)?;
-        Ok(LayerDir::new(fd, self.form().ownership))
+        Ok(LayerDir::new(fd, self.form().ownership).while_it_changes())
     }
 
     /// Returns a container's image and its changes as one tree; first what lies below them.

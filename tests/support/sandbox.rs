@@ -7,7 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
-use super::{refuse_root, say};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::{processes_with, refuse_root, say};
 
 /// Bytes that must be free on /dev/shm for a test to work there.
 const ENOUGH_ROOM: u64 = 2 << 30;
@@ -85,6 +88,10 @@ impl Sandbox {
 impl Drop for Sandbox {
     fn drop(&mut self) {
         let path = self.path.display();
+        // A test that fails may leave a container in the background.
+        for pid in processes_with(&format!("{path}/")) {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
         if std::env::var_os("KILN_TEST_KEEP").is_some() {
             say(&format!("KILN_TEST_KEEP: {path} stays"));
         } else if fs::remove_dir_all(&self.path).is_err() && !remove_as_namespace_root(&self.path) {
