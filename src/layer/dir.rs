@@ -83,6 +83,9 @@ impl AsFd for Near<'_> {
     }
 }
 
+/// A directory, and the name or path below it through which an entry is reached.
+type Reached<'d, 'p> = (Near<'d>, &'p [u8]);
+
 /// What lies at a path of one layer.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Found {
@@ -190,8 +193,8 @@ impl LayerDir {
         stat
     }
 
-    /// Returns the directory and the name below it through which an entry is reached.
-    fn reach<'p>(&self, path: &'p [u8]) -> Result<(Near<'_>, &'p [u8]), LayerError> {
+    /// Returns how an entry is reached.
+    fn reach<'p>(&self, path: &'p [u8]) -> Result<Reached<'_, 'p>, LayerError> {
         match path::split(path) {
             (parent @ [_, ..], name) if self.changing => {
                 Ok((Near::Parent(open_parent(self.fd(), parent)?), name))
@@ -214,26 +217,23 @@ impl LayerDir {
         Ok(entries)
     }
 
-    /// Returns what the kernel says of an entry, and through which directory and name.
-    fn stat<'p>(
-        &self,
-        path: &'p [u8],
-    ) -> Result<Option<(Near<'_>, &'p [u8], FileStat)>, LayerError> {
+    /// Returns what the kernel says of an entry, and how it is reached.
+    fn stat<'p>(&self, path: &'p [u8]) -> Result<Option<(Reached<'_, 'p>, FileStat)>, LayerError> {
         let (near, name) = match self.reach(path) {
             Err(LayerError::System { source, .. }) if is_gone(&source) => return Ok(None),
             reached => reached?,
         };
         let raw = stat_at(near.as_fd(), name)?;
-        Ok(raw.map(|raw| (near, name, raw)))
+        Ok(raw.map(|raw| ((near, name), raw)))
     }
 
     /// Returns the attributes of an entry as they are in the store.
     pub(super) fn stored(&self, path: &[u8]) -> Result<Option<Stat>, LayerError> {
-        Ok(self.stat(path)?.map(|(_, _, raw)| Stat::of_raw(&raw)))
+        Ok(self.stat(path)?.map(|(_, raw)| Stat::of_raw(&raw)))
     }
 
     pub(super) fn find(&self, path: &[u8]) -> Result<Found, LayerError> {
-        let Some((near, name, raw)) = self.stat(path)? else {
+        let Some(((near, name), raw)) = self.stat(path)? else {
             return Ok(Found::Nothing);
         };
         let stored = Stat::of_raw(&raw);
