@@ -227,6 +227,8 @@ impl Background {
     /// Starts a command that executes another, and waits until that runs.
     pub fn start_as(command: &[&str], shown: &[&str]) -> Background {
         use std::os::unix::process::CommandExt;
+        // A shell starts what runs in the background with SIGINT ignored.
+        kiln_runtime::sys::process::stop_ignoring(nix::sys::signal::Signal::SIGINT);
         let words = [&["/"], command].concat();
         let builder = sandbox(words)
             .stdin(Stdio::null())
