@@ -58,6 +58,9 @@ impl Plan {
 
     /// Returns the plan with its documents as they are once blobs were replaced.
     pub(super) fn changed(&self, mut replaced: Replaced) -> Result<Plan, CopyError> {
+        if replaced.is_empty() && self.changes.family.is_none() {
+            return Ok(self.clone());
+        }
         let now = |blob: &Descriptor| replaced.get(&blob.digest).unwrap_or(blob).clone();
         let mut plan = Plan {
             documents: Vec::new(),
@@ -133,9 +136,26 @@ impl Repacking<'_> {
             let name = diff_id.0.short();
             self.transfer.begin(name, verb, size)
         };
-        if let Some(known) = self.known(diff_id)? {
-            begin(Some(known.size)).end(TransferOutcome::Exists);
-            return Ok(known);
+        if let Some(known) = self.known(diff_id) {
+            if self.goal.has(&known)? {
+                begin(Some(known.size)).end(TransferOutcome::Exists);
+                return Ok(known);
+            }
+            let store = self.transfer.store;
+            let here = store.compressed(diff_id);
+            if here.iter().any(|blob| blob.descriptor == known) {
+                let file = store.open_blob(&known.digest)?;
+                let reported = begin(Some(known.size));
+                let made = Made {
+                    descriptor: known,
+                    file,
+                };
+                let outcome = self
+                    .goal
+                    .blob(&made.descriptor, &made, reported.progress())?;
+                reported.end(outcome);
+                return Ok(made.descriptor);
+            }
         }
         let turn = self.turn.lock();
         let reported = begin(None);
@@ -169,33 +189,12 @@ impl Repacking<'_> {
         Ok(descriptor)
     }
 
-    /// Returns what the layer became in an earlier copy, where the goal has that.
-    fn known(&self, diff_id: &DiffId) -> Result<Option<Descriptor>, CopyError> {
-        let store = self.transfer.store;
+    /// Returns what the layer became when it was compressed so before.
+    fn known(&self, diff_id: &DiffId) -> Option<Descriptor> {
         let name = self.compressor.name();
-        let mut known = store.recorded_blobs(diff_id).into_iter();
-        let Some(known) = known.rfind(|blob| blob.how == name) else {
-            return Ok(None);
-        };
-        let descriptor = known.descriptor;
-        if self.goal.has(&descriptor)? {
-            return Ok(Some(descriptor));
-        }
-        let is_here = store
-            .compressed(diff_id)
-            .iter()
-            .any(|blob| blob.how == name);
-        if !is_here {
-            return Ok(None);
-        }
-        let file = store.open_blob(&descriptor.digest)?;
-        let made = Made {
-            descriptor: descriptor.clone(),
-            file,
-        };
-        let nobody: Progress = std::sync::Arc::new(|_| {});
-        self.goal.blob(&descriptor, &made, nobody)?;
-        Ok(Some(descriptor))
+        let known = self.transfer.store.recorded_blobs(diff_id);
+        let mut known = known.into_iter();
+        Some(known.rfind(|blob| blob.how == name)?.descriptor)
     }
 
     /// Compresses a layer into a file that has no name.

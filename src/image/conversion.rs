@@ -66,6 +66,16 @@ impl Family {
         }
     }
 
+    /// Returns the family of a document for which none is asked: it stays in its own, unless it
+    /// is docker's and gets something new that docker's can't name. What is not touched stays,
+    /// also where it was odd before.
+    fn kept(self, changed: bool, fits_docker: impl FnOnce() -> bool) -> Family {
+        match changed && !fits_docker() {
+            true => Family::Oci,
+            false => self,
+        }
+    }
+
     /// Returns this family's word for a media type; nothing where it has none.
     fn word(self, media_type: &str) -> Option<&'static str> {
         let mut words = WORDS.iter();
@@ -124,12 +134,9 @@ pub fn convert_manifest(
         let named = layer["mediaType"].as_str().unwrap_or_default();
         Family::Docker.word(named).is_some()
     };
-    let family = match family {
-        Some(family) => family,
-        None if layers.iter().all(named) => is,
-        None => Family::Oci,
-    };
     let changed = replaced_any(&before, "layers", replaced);
+    let fits = || layers.iter().all(named);
+    let family = family.unwrap_or_else(|| is.kept(changed, fits));
     if family != is || (changed && is == Family::Docker) {
         for layer in &mut layers {
             family.name(layer)?;
@@ -172,11 +179,9 @@ pub fn convert_index(
     let of_docker = |entry: &Value| {
         Family::of(entry["mediaType"].as_str().unwrap_or_default()) == Family::Docker
     };
-    let family = match family {
-        Some(family) => family,
-        None if entries.iter().all(of_docker) => is,
-        None => Family::Oci,
-    };
+    let changed = replaced_any(&before, "manifests", replaced);
+    let fits = || entries.iter().all(of_docker);
+    let family = family.unwrap_or_else(|| is.kept(changed, fits));
     if family != is {
         if family == Family::Docker {
             for entry in &mut entries {
@@ -308,6 +313,34 @@ mod tests {
             "annotations": {"k": "v"},
             "new": [1],
         })
+    }
+
+    #[test]
+    fn odd_documents_stay_as_they_are_where_nothing_is_replaced() {
+        let foreign = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip";
+        let manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": media_type::DOCKER_MANIFEST,
+            "config": blob(media_type::DOCKER_CONFIG, "{}"),
+            "layers": [blob(foreign, "one"), blob(DOCKER_LAYER_ZSTD, "two")],
+        });
+        let list = json!({
+            "schemaVersion": 2,
+            "mediaType": media_type::DOCKER_LIST,
+            "manifests": [blob(media_type::OCI_MANIFEST, "m")],
+        });
+        let other = replaced("elsewhere", media_type::OCI_LAYER_ZSTD, "1");
+        for replaced in [Replaced::new(), other] {
+            let kept = convert_manifest(
+                &bytes(&manifest),
+                media_type::DOCKER_MANIFEST,
+                &replaced,
+                None,
+            );
+            assert_eq!(kept, Ok(None));
+            let kept = convert_index(&bytes(&list), media_type::DOCKER_LIST, &replaced, None);
+            assert_eq!(kept, Ok(None));
+        }
     }
 
     #[test]
