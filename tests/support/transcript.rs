@@ -85,9 +85,14 @@ impl Session {
     #[track_caller]
     pub fn transcript(&self, expected: Expect) {
         let mut ids = Ids::default();
+        let is_slow = std::env::var_os("KILN_SOAK").is_some();
         let mut text = String::new();
         for command in commands(expected.data()) {
             text += &command.shown;
+            if is_slow {
+                // Onto another second: what depends on the clock shows then.
+                std::thread::sleep(Duration::from_millis(1100));
+            }
             let output = run(&mut self.shell(&self.meant(&command.script)), LIMIT);
             text += &ids.named(&self.settled(&output.stdout()));
             let stderr = in_order(&self.settled(&output.stderr()));

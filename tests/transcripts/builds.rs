@@ -59,7 +59,6 @@ fn built_built_again_and_changed() {
         2> #4 DONE 0.0s (image 222222222222, named hello:latest)
         $ kiln build -q .
         sha256:2222222222222222222222222222222222222222222222222222222222222222
-        $ kiln build --no-cache --progress quiet -t hello .
         $ kiln builder build --target test .
         2> error: there is no stage "test"
         2>  --> Dockerfile
@@ -115,6 +114,7 @@ fn built_built_again_and_changed() {
         <missing>      moments ago    base image of kiln's tests                      1.09MB
         $ kiln run --rm hello
         13
+        $ kiln build --no-cache --progress quiet -t hello .
     "#]]);
 }
 
