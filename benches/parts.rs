@@ -12,8 +12,8 @@ use kiln::context::ignore::IgnoreFile;
 use kiln::dockerfile::{self, Source};
 use kiln::image::{DiffId, Digest};
 use kiln::layer::{
-    ApplyMode, ApplyOptions, Compression, Compressor, Digester, LayerDir, Limits, Omit, Ownership,
-    View, apply, write_tar,
+    ApplyMode, ApplyOptions, Chunked, Compression, Compressor, Digester, LayerDir, Limits, Omit,
+    Ownership, View, apply, write_tar,
 };
 use kiln::store::{StepRecord, Store};
 
@@ -70,9 +70,9 @@ fn hash_sha256(bencher: Bencher) {
 fn hash_sha256_beside(bencher: Bencher) {
     let data = sample(16 * MIB);
     bencher.counter(BytesCount::new(16 * MIB)).bench_local(|| {
-        let mut digester = Digester::new(kiln::image::Algorithm::Sha256);
-        digester.write_all(black_box(&data)).unwrap();
-        digester.finish().unwrap()
+        let mut stream = Chunked::new(Digester::new(kiln::image::Algorithm::Sha256));
+        stream.write_all(black_box(&data)).unwrap();
+        stream.finish().unwrap().finish().unwrap()
     });
 }
 

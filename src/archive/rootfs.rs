@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -16,7 +15,7 @@ use nix::unistd::{UnlinkatFlags, linkat, mkfifoat, symlinkat, unlinkat};
 
 use super::{IoContext, Result};
 use crate::layer::{
-    FileKind, Node, Rebase, Timestamp, View, copy_content, escape, write_merged_tar,
+    Chunks, FileKind, Node, Rebase, Timestamp, View, copy_content, escape, write_merged_tar,
 };
 use crate::store::{Stack, Store};
 
@@ -28,7 +27,7 @@ const MAX_WARNINGS: usize = 20;
 ///
 /// # Errors
 /// A layer can't be read, or `out` fails.
-pub fn write_rootfs_tar(store: &Store, stack: &Stack, out: &mut dyn Write) -> Result<()> {
+pub fn write_rootfs_tar(store: &Store, stack: &Stack, out: &mut dyn Chunks) -> Result<()> {
     write_merged_tar(&store.view(stack)?, out)?;
     Ok(())
 }

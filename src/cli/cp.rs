@@ -1,7 +1,7 @@
 //! `kiln cp`.
 
 use std::fs::File;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -168,9 +168,9 @@ impl Arguments {
                 return Err(ArchiveError::Terminal("write an archive to").into());
             }
             let name: &[u8] = if content { b"" } else { &name };
-            let mut out = io::BufWriter::with_capacity(128 << 10, io::stdout().lock());
+            let mut out = io::stdout().lock();
             write_part_tar(&found.view, node, name, &mut out).map_err(written)?;
-            return Ok(out.flush()?);
+            return Ok(());
         }
         let target = Path::new(to);
         let (directory, name) = match std::fs::metadata(target) {

@@ -1,7 +1,7 @@
 //! `kiln export`.
 
 use std::fs::File;
-use std::io::{self, BufWriter, IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -9,7 +9,7 @@ use super::session::Workshop;
 use super::{CliError, Result};
 use crate::archive::ArchiveError;
 use crate::container::ContainerError;
-use crate::layer::{LayerError, write_merged_tar};
+use crate::layer::write_merged_tar;
 
 /// Arguments of `kiln export`.
 #[derive(clap::Args)]
@@ -32,7 +32,7 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
     let container = store.find_container(&arguments.container)?;
     let (_reading, container) = super::container::read(store, &container)?;
     let (_, _, view) = store.container_views(&container)?;
-    let sink: Box<dyn Write> = match output {
+    let mut out: Box<dyn Write> = match output {
         Some(path) => {
             let file = File::create(path).map_err(|error| {
                 CliError::message(format!("cannot write {}: {error}", path.display()))
@@ -41,9 +41,6 @@ pub(super) fn run(arguments: &Arguments, root: Option<PathBuf>) -> Result<ExitCo
         }
         None => Box::new(io::stdout().lock()),
     };
-    let mut writer = BufWriter::with_capacity(128 << 10, sink);
-    write_merged_tar(&view, &mut writer).map_err(ContainerError::from)?;
-    let flushed = writer.flush().map_err(LayerError::Write);
-    flushed.map_err(ContainerError::from)?;
+    write_merged_tar(&view, &mut out).map_err(ContainerError::from)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,15 +1,15 @@
 //! A container becomes an image.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 use super::Result;
 use crate::archive::apply_change;
-use crate::image::{Algorithm, DiffId, Digest, Hasher, HistoryEntry, ImageConfig, Reference};
+use crate::image::{Algorithm, DiffId, Digest, HistoryEntry, ImageConfig, Reference};
 use crate::layer::{
-    ApplyMode, ApplyOptions, Diff, LayerDir, LayerError, LayerMeta, Limits, UpperKind, View, apply,
+    ApplyMode, ApplyOptions, Diff, Digester, LayerDir, LayerMeta, Limits, UpperKind, View, apply,
     diff, write_tar,
 };
 use crate::store::{Container, Session, Store};
@@ -115,9 +115,8 @@ fn layer(
     };
     let (written, applied) = std::thread::scope(|scope| {
         let writing = scope.spawn(move || {
-            let mut writer = io::BufWriter::with_capacity(128 << 10, writer);
-            write_tar(&upper, &changes.omit, &mut writer)?;
-            writer.flush().map_err(LayerError::Write)
+            let mut writer = writer;
+            write_tar(&upper, &changes.omit, &mut writer)
         });
         let applied = apply(&mut io::BufReader::new(reader), directory.as_fd(), &options);
         (writing.join(), applied)
@@ -134,10 +133,10 @@ fn layer(
         size: 0,
         entries: 0,
     };
-    let mut hashing = Hasher::new(Algorithm::Sha256);
+    let mut digester = Digester::new(Algorithm::Sha256);
     let tree = store.layer_dir(&fs, &meta)?;
-    let stats = write_tar(&tree, &meta.omit, &mut hashing)?;
-    meta.diff_id = DiffId(hashing.finish());
+    let stats = write_tar(&tree, &meta.omit, &mut digester)?;
+    meta.diff_id = DiffId(digester.finish()?);
     meta.content_id = Some(stats.content_id);
     (meta.size, meta.entries) = (stats.size_bytes, stats.entries);
     Ok((staged, meta))

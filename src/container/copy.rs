@@ -1,6 +1,6 @@
 //! Files that are copied into containers, and found in them.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use kiln_runtime::Upper;
@@ -87,9 +87,8 @@ impl Target<'_> {
         let (reader, writer) = io::pipe()?;
         std::thread::scope(|scope| {
             let writing = scope.spawn(move || {
-                let mut writer = io::BufWriter::with_capacity(128 << 10, writer);
-                write_part_tar(&view, &node, name, &mut writer)?;
-                writer.flush().map_err(LayerError::Write)
+                let mut writer = writer;
+                write_part_tar(&view, &node, name, &mut writer)
             });
             let mut reader = io::BufReader::with_capacity(128 << 10, reader);
             let extracted = self.extract(&mut reader, directory);

@@ -13,7 +13,7 @@ use crate::event::{TransferOutcome, Verb};
 use crate::image::{
     Algorithm, Descriptor, DiffId, Family, ManifestKind, Replaced, convert_index, convert_manifest,
 };
-use crate::layer::{Compressor, Digester, decode_beside};
+use crate::layer::{Chunked, Compressor, DigestingWriter, decode_beside};
 use crate::registry::Progress;
 use crate::store::{BlobWriter, CompressedBlob};
 use crate::transfer::{Transfer, TransferError, format_of, media_type_of, pair};
@@ -209,19 +209,10 @@ impl Repacking<'_> {
         let mut reader = self.origin.blob(layer, nobody)?;
         let mut encoder = self.compressor.encoder(blob).map_err(failed)?;
         let found = decode_beside(&mut reader, |content| {
-            let mut digester = Digester::new(Algorithm::Sha256);
-            let mut buffer = vec![0; 1 << 17];
-            loop {
-                let read = match content.read(&mut buffer) {
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                    other => other?,
-                };
-                if read == 0 {
-                    return digester.finish();
-                }
-                io::Write::write_all(&mut digester, &buffer[..read])?;
-                io::Write::write_all(&mut encoder, &buffer[..read])?;
-            }
+            let out = DigestingWriter::new(&mut encoder, Algorithm::Sha256);
+            let mut chunked = Chunked::new(out);
+            chunked.copy_from(content)?;
+            chunked.finish()?.finish()
         });
         let found = found.and_then(|found| found).map_err(failed)?;
         // A decompressor may stop before the end; the digest counts all bytes.

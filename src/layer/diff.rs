@@ -197,7 +197,7 @@ fn walk(
             Some(parent) if items[parent].fresh => None,
             _ => lower.lookup(&path)?,
         };
-        let mut found = upper.find(&path)?;
+        let (mut found, names) = upper.look(&path)?;
         let mut item = Item {
             parent,
             keep: true,
@@ -216,7 +216,7 @@ fn walk(
                 }
                 item.found = Found::Entry(*stat);
                 if stat.is_dir() {
-                    item.opaque = upper.is_opaque(&item.path)?;
+                    item.opaque = upper.is_opaque(&item.path, &names)?;
                     let merged = item.below.as_ref().filter(|node| node.stat.is_dir());
                     item.fresh = item.opaque || merged.is_none();
                 }

@@ -83,6 +83,24 @@ impl AsFd for Near<'_> {
     }
 }
 
+/// The names of an entry's extended attributes as they are in the store, where they are known.
+/// Most entries have none, and then nothing more has to be asked for.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Names(Option<Vec<Vec<u8>>>);
+
+impl Names {
+    fn may_have(&self, name: &[u8]) -> bool {
+        let Names(names) = self;
+        names
+            .as_ref()
+            .is_none_or(|names| names.iter().any(|known| known == name))
+    }
+
+    fn are_none(&self) -> bool {
+        self.0.as_ref().is_some_and(Vec::is_empty)
+    }
+}
+
 /// A directory, and the name or path below it through which an entry is reached.
 type Reached<'d, 'p> = (Near<'d>, &'p [u8]);
 
@@ -233,27 +251,43 @@ impl LayerDir {
     }
 
     pub(super) fn find(&self, path: &[u8]) -> Result<Found, LayerError> {
+        Ok(self.look(path)?.0)
+    }
+
+    /// Returns what lies at a path, and which extended attributes it has.
+    pub(super) fn look(&self, path: &[u8]) -> Result<(Found, Names), LayerError> {
+        let unknown = Names::default();
         let Some(((near, name), raw)) = self.stat(path)? else {
-            return Ok(Found::Nothing);
+            return Ok((Found::Nothing, unknown));
         };
         let stored = Stat::of_raw(&raw);
-        match self.form {
-            Form::Plain | Form::Owned(_) => return Ok(Found::Entry(self.as_owned(stored))),
-            Form::Layer if whiteout::is_whiteout(near.as_fd(), name, &stored)? => {
-                return Ok(Found::Whiteout);
+        if self.is_plain() {
+            return Ok((Found::Entry(self.as_owned(stored)), unknown));
+        }
+        let names = match stored.kind.has_user_xattrs() {
+            true => Names(Some(
+                file::list_xattrs(near.as_fd(), name).call("listxattr", path)?,
+            )),
+            false => unknown,
+        };
+        if matches!(self.form, Form::Layer) {
+            let is_marked = names.may_have(whiteout::WHITEOUT_XATTR);
+            if whiteout::is_whiteout(&stored, is_marked) {
+                return Ok((Found::Whiteout, names));
             }
-            Form::Layer | Form::Live => {}
         }
         let record = match stored.kind.has_user_xattrs() {
+            true if !names.may_have(RECORD_XATTR) => None,
             true => record(near.as_fd(), name)?,
             false => self.overrides.get(path).copied(),
         };
-        Ok(Found::Entry(self.ownership.recall(stored, record.as_ref())))
+        let stat = self.ownership.recall(stored, record.as_ref());
+        Ok((Found::Entry(stat), names))
     }
 
-    pub(super) fn is_opaque(&self, path: &[u8]) -> Result<bool, LayerError> {
+    pub(super) fn is_opaque(&self, path: &[u8], names: &Names) -> Result<bool, LayerError> {
         match self.form {
-            Form::Layer => {
+            Form::Layer if names.may_have(whiteout::OPAQUE_XATTR) => {
                 let (near, name) = self.reach(path)?;
                 whiteout::is_opaque(near.as_fd(), name)
             }
@@ -266,6 +300,14 @@ impl LayerDir {
             return Ok(Vec::new());
         }
         list(self.fd(), path)
+    }
+
+    /// Returns the extended attributes of an entry, whose names may be known.
+    pub(super) fn xattrs_of(&self, path: &[u8], names: &Names) -> Result<Xattrs, LayerError> {
+        match names.are_none() {
+            true => Ok(Xattrs::new()),
+            false => self.xattrs(path),
+        }
     }
 
     pub(super) fn xattrs(&self, path: &[u8]) -> Result<Xattrs, LayerError> {
@@ -447,7 +489,9 @@ mod tests {
         let live = &view.layers()[0];
         assert!(matches!(live.find(b"d/e/f").unwrap(), Found::Nothing));
         assert!(view.lookup(b"d/e/f").unwrap().is_none());
-        assert!(live.is_opaque(b"d/e").is_err() || matches!(live.form, Form::Live));
+        assert!(
+            live.is_opaque(b"d/e", &Names::default()).is_err() || matches!(live.form, Form::Live)
+        );
         assert!(live.stored(b"d/e/f").unwrap().is_none());
         // A pipe in the place of a file is not waited for.
         std::fs::remove_file(root.path().join("away/e/f")).unwrap();

@@ -238,6 +238,7 @@ mod tests {
             uid,
             gid,
             size: 0,
+            allocated: 0,
             mtime: Timestamp::default(),
             ctime: Timestamp::default(),
             rdev: Device::default(),

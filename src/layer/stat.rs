@@ -129,6 +129,8 @@ pub struct Stat {
     pub gid: u32,
     /// The size in bytes of a regular file, else 0.
     pub size: u64,
+    /// The bytes that the store's file system has for it: fewer where there are holes.
+    pub allocated: u64,
     /// When the content last changed.
     pub mtime: Timestamp,
     /// When anything about it last changed. No program can set it.
@@ -156,6 +158,8 @@ impl Stat {
                 FileKind::File => raw.st_size.unsigned_abs(),
                 _ => 0,
             },
+            // In units of 512 bytes, whatever the block size: stat(3type).
+            allocated: raw.st_blocks.unsigned_abs().saturating_mul(512),
             mtime: Timestamp {
                 seconds: raw.st_mtime,
                 nanoseconds: u32::try_from(raw.st_mtime_nsec).unwrap_or(0),
@@ -174,6 +178,11 @@ impl Stat {
             dev: raw.st_dev,
             ino: raw.st_ino,
         }
+    }
+
+    /// Returns whether the content may have holes.
+    pub(super) fn may_have_holes(&self) -> bool {
+        self.allocated < self.size
     }
 
     /// Returns whether this is a directory.

@@ -4,10 +4,11 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::Write;
+use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
 
-use super::dir::{Found, LayerDir};
+use super::chunks::{CHUNK, Chunked, Chunks};
+use super::dir::{Found, LayerDir, Names};
 use super::header::{self, Fields};
 use super::stat::{Device, FileKind, Stat, Timestamp};
 use super::view::{Node, View};
@@ -33,25 +34,26 @@ pub struct StreamStats {
 pub fn write_tar(
     layer: &LayerDir,
     omit: &Omit,
-    out: &mut dyn Write,
+    out: &mut dyn Chunks,
 ) -> Result<StreamStats, LayerError> {
     let mut sink = Sink::new(out);
     if !omit.root
         && let Found::Entry(stat) = layer.find(b"")?
     {
-        sink.entry(layer, b"", &stat, Form::Plain)?;
+        sink.entry(layer, b"", &stat, &Names::default(), Form::Plain)?;
     }
     // What comes next is on top.
     let mut pending = children(layer, omit, b"")?;
-    while let Some((path, found)) = pending.pop() {
+    while let Some(Child { path, found, names }) = pending.pop() {
         match found {
             Found::Nothing => {}
             Found::Whiteout => sink.whiteout(&path)?,
             Found::Entry(stat) => {
-                let opaque =
-                    stat.is_dir() && !omit.opaque.contains(&path) && layer.is_opaque(&path)?;
+                let opaque = stat.is_dir()
+                    && !omit.opaque.contains(&path)
+                    && layer.is_opaque(&path, &names)?;
                 let form = if opaque { Form::Opaque } else { Form::Plain };
-                sink.entry(layer, &path, &stat, form)?;
+                sink.entry(layer, &path, &stat, &names, form)?;
                 if stat.is_dir() {
                     pending.extend(children(layer, omit, &path)?);
                 }
@@ -63,7 +65,7 @@ pub fn write_tar(
 
 /// Writes what a view shows as one tar stream, without the root directory's own entry. There
 /// are no deletions in it, and hard links stay what they are.
-pub fn write_merged_tar(view: &View, out: &mut dyn Write) -> Result<StreamStats, LayerError> {
+pub fn write_merged_tar(view: &View, out: &mut dyn Chunks) -> Result<StreamStats, LayerError> {
     let sink = Sink::new(out);
     let pending = children_of(view, b"")?;
     write_nodes(view, sink, pending)
@@ -75,7 +77,7 @@ pub fn write_part_tar(
     view: &View,
     node: &Node,
     name: &[u8],
-    out: &mut dyn Write,
+    out: &mut dyn Chunks,
 ) -> Result<StreamStats, LayerError> {
     let mut sink = Sink::new(out);
     sink.rebase = Some(path::Rebase::new(&node.path, name));
@@ -98,7 +100,8 @@ fn write_nodes(
     mut pending: Vec<Node>,
 ) -> Result<StreamStats, LayerError> {
     while let Some(node) = pending.pop() {
-        sink.entry(view.layer_of(&node)?, &node.path, &node.stat, Form::Plain)?;
+        let (layer, names) = (view.layer_of(&node)?, Names::default());
+        sink.entry(layer, &node.path, &node.stat, &names, Form::Plain)?;
         if node.stat.is_dir() {
             pending.extend(children_of(view, &node.path)?);
         }
@@ -106,13 +109,16 @@ fn write_nodes(
     sink.finish()
 }
 
+/// An entry of a directory.
+struct Child {
+    path: Vec<u8>,
+    found: Found,
+    names: Names,
+}
+
 /// Returns the entries of a directory, last one first: other entries by name, then deletions,
 /// which have to precede them.
-fn children(
-    layer: &LayerDir,
-    omit: &Omit,
-    parent: &[u8],
-) -> Result<Vec<(Vec<u8>, Found)>, LayerError> {
+fn children(layer: &LayerDir, omit: &Omit, parent: &[u8]) -> Result<Vec<Child>, LayerError> {
     let mut entries = Vec::new();
     for name in layer.list(parent)? {
         let path = path::join(parent, &name);
@@ -122,14 +128,14 @@ fn children(
         if omit.entries.contains(&path) {
             continue;
         }
-        let found = match layer.find(&path)? {
-            // No tar can hold a socket, but what it replaced is gone.
-            Found::Entry(stat) if stat.kind == FileKind::Socket => Found::Whiteout,
-            found => found,
-        };
-        entries.push((path, found));
+        let (mut found, names) = layer.look(&path)?;
+        if matches!(found, Found::Entry(stat) if stat.kind == FileKind::Socket) {
+            // No tar can hold it, but what it replaced is gone.
+            found = Found::Whiteout;
+        }
+        entries.push(Child { path, found, names });
     }
-    let whiteouts_first = |entry: &(Vec<u8>, Found)| !matches!(entry.1, Found::Whiteout);
+    let whiteouts_first = |child: &Child| !matches!(child.found, Found::Whiteout);
     entries.sort_by_key(whiteouts_first);
     entries.reverse();
     Ok(entries)
@@ -141,9 +147,12 @@ enum Form {
     Opaque,
 }
 
+/// How much of a file is read at once.
+const READ: usize = CHUNK / 2;
+
 /// Where a stream is made.
 pub(super) struct Sink<'w> {
-    out: &'w mut dyn Write,
+    out: Chunked<&'w mut dyn Chunks>,
     /// Sees the headers with all times zero, and the hash of each file's content behind its
     /// header: so that who knows the one needs no look at the other.
     hasher: blake3::Hasher,
@@ -155,9 +164,9 @@ pub(super) struct Sink<'w> {
 }
 
 impl<'w> Sink<'w> {
-    pub(super) fn new(out: &'w mut dyn Write) -> Sink<'w> {
+    pub(super) fn new(out: &'w mut dyn Chunks) -> Sink<'w> {
         Sink {
-            out,
+            out: Chunked::new(out),
             hasher: blake3::Hasher::new(),
             stats: StreamStats {
                 content_id: ContentId([0; 32]),
@@ -172,9 +181,7 @@ impl<'w> Sink<'w> {
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), LayerError> {
-        self.out.write_all(bytes).map_err(LayerError::Write)?;
-        self.stats.stream_bytes += bytes.len() as u64;
-        Ok(())
+        self.out.write_all(bytes).map_err(LayerError::Write)
     }
 
     fn header(&mut self, fields: &Fields<'_>) -> Result<(), LayerError> {
@@ -184,12 +191,15 @@ impl<'w> Sink<'w> {
         Ok(())
     }
 
-    /// Takes over a part of the stream that was made elsewhere.
-    pub(super) fn append(&mut self, part: &Part) -> Result<(), LayerError> {
-        self.write(&part.stream)?;
+    /// Takes over a part of the stream that was made elsewhere, and leaves it empty.
+    pub(super) fn append(&mut self, part: &mut Part) -> Result<(), LayerError> {
+        let written = self.out.append(&mut part.stream);
+        written.map_err(LayerError::Write)?;
         self.hasher.update(&part.content);
         self.stats.entries += part.entries;
         self.stats.size_bytes += part.size_bytes;
+        part.content.clear();
+        (part.entries, part.size_bytes) = (0, 0);
         Ok(())
     }
 
@@ -220,6 +230,7 @@ impl<'w> Sink<'w> {
         layer: &LayerDir,
         path: &[u8],
         stat: &Stat,
+        names: &Names,
         form: Form,
     ) -> Result<(), LayerError> {
         if stat.nlink > 1 && !stat.is_dir() {
@@ -229,7 +240,7 @@ impl<'w> Sink<'w> {
             }
             self.first_names.insert(inode, path.to_vec());
         }
-        let xattrs = layer.xattrs(path)?;
+        let xattrs = layer.xattrs_of(path, names)?;
         match stat.kind {
             FileKind::Directory => {
                 let name = if path.is_empty() { b"." } else { path };
@@ -246,7 +257,10 @@ impl<'w> Sink<'w> {
                         self.hash_of_content(&blake3::Hasher::new());
                         Ok(())
                     }
-                    size => self.content(&layer.open_file(path)?, path, size),
+                    size => {
+                        let file = layer.open_file(path)?;
+                        self.content(&file, path, size, stat.may_have_holes())
+                    }
                 }
             }
             FileKind::Symlink => {
@@ -302,27 +316,39 @@ impl<'w> Sink<'w> {
         file: &File,
         path: &[u8],
         size: u64,
+        may_have_holes: bool,
     ) -> Result<(), LayerError> {
         let mut hasher = blake3::Hasher::new();
-        let capacity = usize::try_from(size).unwrap_or(usize::MAX).min(128 * 1024);
-        let mut buffer = vec![0; capacity];
         let mut at = 0;
-        while let Some(run) = copy::next_run(file, at, size).call("lseek", path)? {
+        let whole = copy::Run {
+            start: 0,
+            end: size,
+        };
+        let mut next = match may_have_holes {
+            true => copy::next_run(file, 0, size).call("lseek", path)?,
+            false => Some(whole),
+        };
+        while let Some(run) = next {
             self.zeros(run.start - at, &mut hasher)?;
             at = run.start;
             while at < run.end {
-                let want = usize::try_from(run.end - at)
-                    .unwrap_or(usize::MAX)
-                    .min(capacity);
-                file.read_exact_at(&mut buffer[..want], at)
+                // So little that it is still in the cache when it is hashed.
+                let want = usize::try_from(run.end - at).unwrap_or(READ).min(READ);
+                let data = self.out.room(want).map_err(LayerError::Write)?;
+                file.read_exact_at(data, at)
                     .map_err(|error| match error.kind() {
                         std::io::ErrorKind::UnexpectedEof => LayerError::Changed(escape(path)),
                         _ => LayerError::Read(error),
                     })?;
-                self.write(&buffer[..want])?;
-                hasher.update(&buffer[..want]);
-                at += want as u64;
+                hasher.update(data);
+                let count = data.len();
+                self.out.advance(count);
+                at += count as u64;
             }
+            next = match at < size {
+                true => copy::next_run(file, at, size).call("lseek", path)?,
+                false => None,
+            };
         }
         self.zeros(size - at, &mut hasher)?;
         self.hash_of_content(&hasher);
@@ -348,6 +374,7 @@ impl<'w> Sink<'w> {
     pub(super) fn finish(mut self) -> Result<StreamStats, LayerError> {
         self.write(&[0; 1024])?;
         self.out.flush().map_err(LayerError::Write)?;
+        self.stats.stream_bytes = self.out.length();
         self.stats.content_id = ContentId(*self.hasher.finalize().as_bytes());
         Ok(self.stats)
     }
@@ -363,13 +390,6 @@ pub(super) struct Part {
 }
 
 impl Part {
-    /// Forgets all, and keeps the room.
-    pub(super) fn clear(&mut self) {
-        self.stream.clear();
-        self.content.clear();
-        (self.entries, self.size_bytes) = (0, 0);
-    }
-
     /// Adds a header.
     pub(super) fn header(&mut self, fields: &Fields<'_>) {
         self.stream.extend_from_slice(&header::encode(fields, true));

@@ -229,6 +229,7 @@ impl View {
                     uid: 0,
                     gid: 0,
                     size: 0,
+                    allocated: 0,
                     mtime: Timestamp::default(),
                     ctime: Timestamp::default(),
                     rdev: Device::default(),
@@ -429,13 +430,14 @@ impl Merged {
         if self.closed {
             return Ok(true);
         }
-        match dir.find(path)? {
+        let (found, names) = dir.look(path)?;
+        match found {
             Found::Nothing => {}
             Found::Whiteout => self.closed = true,
             Found::Entry(stat) if stat.is_dir() => {
                 self.stat.get_or_insert(stat);
                 self.layers.push(layer);
-                self.closed = dir.is_opaque(path)?;
+                self.closed = dir.is_opaque(path, &names)?;
             }
             Found::Entry(stat) => {
                 // Below a directory anything else is hidden by it.

@@ -18,23 +18,17 @@ pub(super) const PREFIX: &[u8] = b".wh.";
 /// The name in a tar that hides all that lower layers have in its directory.
 pub(super) const OPAQUE: &[u8] = b".wh..wh..opq";
 
-const WHITEOUT_XATTR: &[u8] = b"user.overlay.whiteout";
-const OPAQUE_XATTR: &[u8] = b"user.overlay.opaque";
+pub(super) const WHITEOUT_XATTR: &[u8] = b"user.overlay.whiteout";
+pub(super) const OPAQUE_XATTR: &[u8] = b"user.overlay.opaque";
 const FUSE_OPAQUE_XATTR: &[u8] = b"user.fuseoverlayfs.opaque";
 
-/// Returns whether an entry is a deletion in one of overlayfs's two forms.
-pub(super) fn is_whiteout(
-    dir: BorrowedFd<'_>,
-    path: &[u8],
-    stored: &Stat,
-) -> Result<bool, LayerError> {
+/// Returns whether an entry is a deletion in one of overlayfs's two forms. It is marked where it
+/// has the attribute [`WHITEOUT_XATTR`].
+pub(super) fn is_whiteout(stored: &Stat, is_marked: bool) -> bool {
     match stored.kind {
-        FileKind::CharDevice => Ok(stored.rdev == Device::default()),
-        FileKind::File if stored.size == 0 => {
-            let value = file::get_xattr(dir, path, WHITEOUT_XATTR).call("getxattr", path)?;
-            Ok(value.is_some())
-        }
-        _ => Ok(false),
+        FileKind::CharDevice => stored.rdev == Device::default(),
+        FileKind::File => stored.size == 0 && is_marked,
+        _ => false,
     }
 }
 

@@ -11,7 +11,8 @@ use super::{Transfer, TransferError};
 use crate::event::{TransferOutcome, Verb};
 use crate::image::{Algorithm, Descriptor, DiffId};
 use crate::layer::{
-    Applied, ApplyMode, ApplyOptions, Digester, LayerMeta, Limits, View, apply, decode_beside,
+    Applied, ApplyMode, ApplyOptions, Chunked, Digester, LayerMeta, Limits, View, apply,
+    decode_beside,
 };
 use crate::store::{CompressedBlob, Layer, Stack};
 
@@ -241,12 +242,13 @@ fn extract(
     let (applied, found) = decode_beside(reader, |content| {
         let mut tee = Tee {
             reader: content,
-            writer: Digester::new(Algorithm::Sha256),
+            writer: Chunked::new(Digester::new(Algorithm::Sha256)),
         };
         let applied = apply(&mut tee, directory.as_fd(), &options).map_err(layer_error)?;
         // Zeros behind the end of the archive belong to the stream.
         io::copy(&mut tee, &mut io::sink()).map_err(read_error)?;
-        let found = tee.writer.finish().map_err(read_error)?;
+        let digester = tee.writer.finish().map_err(read_error)?;
+        let found = digester.finish().map_err(read_error)?;
         Ok::<_, TransferError>((applied, found))
     })
     .map_err(read_error)??;

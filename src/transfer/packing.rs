@@ -1,10 +1,10 @@
 //! The blobs that layers leave the store as.
 
-use std::io::{self, Write};
+use std::io::Write;
 
 use super::{Transfer, TransferError};
 use crate::image::{Algorithm, Descriptor, DiffId, media_type};
-use crate::layer::{Compression, Compressor, CompressorError, Digester, write_tar};
+use crate::layer::{Chunked, Compression, Compressor, CompressorError, DigestingWriter, write_tar};
 use crate::store::{BlobWriter, CompressedBlob, Layer, Store, Verifying};
 
 /// What is recorded of a blob that kiln did not make.
@@ -173,10 +173,7 @@ fn write_layer(
     let store = transfer.store;
     let diff_id = &layer.meta.diff_id;
     let read_error = |source| TransferError::read(&diff_id.0, source);
-    let mut tee = Tee {
-        out,
-        digester: Digester::new(Algorithm::Sha256),
-    };
+    let mut out = DigestingWriter::new(out, Algorithm::Sha256);
     let came = store.compressed(diff_id);
     match came.into_iter().find(|blob| blob.how == PULLED) {
         // The tar that another program wrote can't be made again from its tree.
@@ -184,15 +181,17 @@ fn write_layer(
             let digest = blob.descriptor.digest;
             let verifying = Verifying::new(store.open_blob(&digest)?, digest);
             let (_, mut content) = Compression::decode(verifying).map_err(read_error)?;
-            io::copy(&mut content, &mut tee).map_err(read_error)?;
+            let mut chunked = Chunked::new(out);
+            chunked.copy_from(&mut content).map_err(read_error)?;
+            out = chunked.finish().map_err(read_error)?;
         }
         None => {
             let directory = store.layer_dir(&layer.fs(), &layer.meta)?;
-            write_tar(&directory, &layer.meta.omit, &mut tee)
+            write_tar(&directory, &layer.meta.omit, &mut out)
                 .map_err(|source| TransferError::layer(&diff_id.0, source))?;
         }
     }
-    let found = tee.digester.finish().map_err(read_error)?;
+    let found = out.finish().map_err(read_error)?;
     if found != diff_id.0 {
         return Err(TransferError::WrongDiffId {
             digest: diff_id.0.clone(),
@@ -201,22 +200,4 @@ fn write_layer(
         });
     }
     Ok(())
-}
-
-/// Digests what is written to another writer.
-struct Tee<'w> {
-    out: &'w mut dyn Write,
-    digester: Digester,
-}
-
-impl Write for Tee<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.out.write(bytes)?;
-        self.digester.write_all(&bytes[..written])?;
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
-    }
 }

@@ -1,12 +1,15 @@
 //! Extended attributes below a directory descriptor.
 //!
-//! The kernel's xattr calls take a path or a descriptor that is open for reading or writing.
+//! The kernel's older xattr calls take a path or a descriptor that is open for reading or writing.
 //! Both forms here go through `/proc/self/fd/N`, so that they also serve `O_PATH` descriptors,
-//! symbolic links, sockets and devices, none of which has to be opened for it.
+//! symbolic links, sockets and devices, none of which has to be opened for it. Reading, which is
+//! done for each entry of a tree, takes getxattrat(2) and listxattrat(2) where the kernel has
+//! them: they spare it the way through /proc.
 
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
@@ -26,7 +29,50 @@ pub(crate) fn descriptors_are_here() {
     DESCRIPTORS_ARE_HERE.store(true, Ordering::Relaxed);
 }
 
-/// A file below a directory descriptor, as the xattr calls want it.
+/// The numbers of calls that libc has no names for; the same on every architecture
+/// (include/uapi/asm-generic/unistd.h, since Linux 6.13).
+const SYS_GETXATTRAT: libc::c_long = 464;
+const SYS_LISTXATTRAT: libc::c_long = 465;
+
+/// `struct xattr_args` (include/uapi/linux/xattr.h).
+#[repr(C, align(8))]
+struct XattrArgs {
+    value: u64,
+    size: u32,
+    flags: u32,
+}
+
+/// Returns whether the kernel has the calls that take a directory and a path.
+fn has_calls_at() -> bool {
+    static HAS: OnceLock<bool> = OnceLock::new();
+    *HAS.get_or_init(|| {
+        // SAFETY: the path ends in NUL, and a length of 0 lets nothing be written.
+        let result = unsafe {
+            libc::syscall(
+                SYS_LISTXATTRAT,
+                -1,
+                c"".as_ptr(),
+                libc::AT_EMPTY_PATH,
+                std::ptr::null_mut::<libc::c_char>(),
+                0,
+            )
+        };
+        // A sandbox may refuse with any error what it doesn't know; only the call itself sees
+        // that there is no such descriptor.
+        super::check(result) == Err(Errno::EBADF)
+    })
+}
+
+/// Returns the path for a call that takes a directory and a path; nothing where that call is
+/// missing, or can't be used: an empty path stands for no `O_PATH` descriptor there.
+fn path_at(path: &[u8]) -> io::Result<Option<CString>> {
+    match path.is_empty() || path.len() > LONGEST_TAIL || !has_calls_at() {
+        true => Ok(None),
+        false => c_string(path).map(Some),
+    }
+}
+
+/// A file below a directory descriptor, as the older xattr calls want it.
 struct Target {
     path: CString,
     /// Whether the path ends in the magic link itself, which has to be followed.
@@ -66,12 +112,10 @@ fn c_string(bytes: &[u8]) -> io::Result<CString> {
 }
 
 /// Calls `read` with growing buffers until the value fits, since it may change in between.
-fn read_all(
-    mut read: impl FnMut(*mut libc::c_char, usize) -> libc::ssize_t,
-) -> io::Result<Vec<u8>> {
+fn read_all(mut read: impl FnMut(*mut u8, usize) -> libc::ssize_t) -> io::Result<Vec<u8>> {
     let mut buffer = vec![0u8; 256];
     loop {
-        match Errno::result(read(buffer.as_mut_ptr().cast(), buffer.len())) {
+        match Errno::result(read(buffer.as_mut_ptr(), buffer.len())) {
             Ok(length) => {
                 buffer.truncate(length.unsigned_abs());
                 return Ok(buffer);
@@ -88,17 +132,39 @@ fn read_all(
 /// can't have any. An empty path is `dir` itself.
 pub fn get_xattr(dir: BorrowedFd<'_>, path: &[u8], name: &[u8]) -> io::Result<Option<Vec<u8>>> {
     let name = c_string(name)?;
-    let value = with_target(dir, path, |target| {
-        let call = if target.follow {
-            libc::getxattr
-        } else {
-            libc::lgetxattr
-        };
-        // SAFETY: both strings end in NUL, and the buffer has the length that is passed.
-        read_all(|buffer, len| unsafe {
-            call(target.path.as_ptr(), name.as_ptr(), buffer.cast(), len)
-        })
-    });
+    let value = match path_at(path)? {
+        Some(path) => read_all(|buffer, len| {
+            let mut args = XattrArgs {
+                value: buffer as u64,
+                size: u32::try_from(len).unwrap_or(u32::MAX),
+                flags: 0,
+            };
+            // SAFETY: both strings end in NUL, and the buffer in `args` has the length there.
+            let result = unsafe {
+                libc::syscall(
+                    SYS_GETXATTRAT,
+                    dir.as_raw_fd(),
+                    path.as_ptr(),
+                    libc::AT_SYMLINK_NOFOLLOW,
+                    name.as_ptr(),
+                    &raw mut args,
+                    size_of::<XattrArgs>(),
+                )
+            };
+            result as libc::ssize_t
+        }),
+        None => with_target(dir, path, |target| {
+            let call = if target.follow {
+                libc::getxattr
+            } else {
+                libc::lgetxattr
+            };
+            // SAFETY: both strings end in NUL, and the buffer has the length that is passed.
+            read_all(|buffer, len| unsafe {
+                call(target.path.as_ptr(), name.as_ptr(), buffer.cast(), len)
+            })
+        }),
+    };
     match value {
         Ok(value) => Ok(Some(value)),
         Err(error) if absent(&error) => Ok(None),
@@ -128,15 +194,31 @@ fn absent(error: &io::Error) -> bool {
 
 /// Returns the names of all extended attributes of `path` below `dir`, sorted.
 pub fn list_xattrs(dir: BorrowedFd<'_>, path: &[u8]) -> io::Result<Vec<Vec<u8>>> {
-    let list = with_target(dir, path, |target| {
-        let call = if target.follow {
-            libc::listxattr
-        } else {
-            libc::llistxattr
-        };
-        // SAFETY: the path ends in NUL, and the buffer has the length that is passed.
-        read_all(|buffer, len| unsafe { call(target.path.as_ptr(), buffer, len) })
-    });
+    let list = match path_at(path)? {
+        Some(path) => read_all(|buffer, len| {
+            // SAFETY: the path ends in NUL, and the buffer has the length that is passed.
+            let result = unsafe {
+                libc::syscall(
+                    SYS_LISTXATTRAT,
+                    dir.as_raw_fd(),
+                    path.as_ptr(),
+                    libc::AT_SYMLINK_NOFOLLOW,
+                    buffer,
+                    len,
+                )
+            };
+            result as libc::ssize_t
+        }),
+        None => with_target(dir, path, |target| {
+            let call = if target.follow {
+                libc::listxattr
+            } else {
+                libc::llistxattr
+            };
+            // SAFETY: the path ends in NUL, and the buffer has the length that is passed.
+            read_all(|buffer, len| unsafe { call(target.path.as_ptr(), buffer.cast(), len) })
+        }),
+    };
     let list = match list {
         Ok(list) => list,
         Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Vec::new(),

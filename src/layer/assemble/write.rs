@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Read as _, Write};
+use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -14,6 +14,7 @@ use nix::sys::stat::{Mode, UtimensatFlags, fchmod, futimens, mkdirat, utimensat}
 use nix::unistd::{Gid, Uid, fchown, linkat, symlinkat};
 
 use super::super::attributes::Tailor;
+use super::super::chunks::Chunks;
 use super::super::ownership::{Overrides, Ownership, Record};
 use super::super::stat::{Device, FileKind, Stat};
 use super::super::stream::{Part, Sink, StreamStats};
@@ -54,7 +55,7 @@ struct Queue {
     /// The run that is hashed next.
     next: usize,
     ready: BTreeMap<usize, Made>,
-    /// Emptied parts, whose room is used again.
+    /// Emptied parts.
     spare: Vec<Part>,
     has_failed: bool,
 }
@@ -106,7 +107,7 @@ impl Plan<'_> {
         root: BorrowedFd<'_>,
         below: &View,
         ownership: Ownership,
-        out: &mut dyn Write,
+        out: &mut dyn Chunks,
     ) -> Result<Assembled, LayerError> {
         let tailor = Tailor {
             ownership,
@@ -236,7 +237,7 @@ impl Planned<'_> {
 /// Hashes all runs in order. Ends early where a worker has failed.
 fn hash(shared: &Shared, runs: usize, sink: &mut Sink<'_>) -> Result<(), LayerError> {
     for run in 0..runs {
-        let made = {
+        let mut made = {
             let mut queue = shared.queue();
             loop {
                 if queue.has_failed {
@@ -248,14 +249,12 @@ fn hash(shared: &Shared, runs: usize, sink: &mut Sink<'_>) -> Result<(), LayerEr
                 }
             }
         };
-        sink.append(&made.part)?;
+        sink.append(&mut made.part)?;
         if let Some((file, path, size)) = &made.file {
-            sink.content(file, path, *size)?;
+            sink.content(file, path, *size, true)?;
         }
-        let mut part = made.part;
-        part.clear();
         let mut queue = shared.queue();
-        queue.spare.push(part);
+        queue.spare.push(made.part);
         queue.next = run + 1;
         drop(queue);
         shared.changed.notify_all();
