@@ -13,8 +13,8 @@ use super::pipeline::{Committed, Made, Stream};
 use crate::event::Event;
 use crate::image::{Algorithm, ChainId, DiffId};
 use crate::layer::{
-    Assembled, Diff, Digester, LayerDir, LayerError, LayerMeta, LayerWriter, Overrides, Plan, View,
-    diff, write_tar,
+    Assembled, Contents, Diff, Digester, LayerDir, LayerError, LayerMeta, LayerWriter, Overrides,
+    Plan, View, diff_with_contents, write_contents,
 };
 use crate::store::{IoContext, Layer, Stack, StepRecord};
 
@@ -91,9 +91,10 @@ impl Build<'_> {
         } else {
             view
         };
-        let changes = match &made.stream {
-            Some(_) => Diff::whole(made.overrides.clone()),
-            None => diff(&directory, lower, made.kind)?,
+        let (changes, contents) = match &made.stream {
+            // It was hashed when it was written.
+            Some(_) => (Diff::whole(made.overrides.clone()), Contents::default()),
+            None => diff_with_contents(&directory, lower, made.kind)?,
         };
         let directory = directory
             .with_overrides(changes.overrides.clone())
@@ -102,7 +103,7 @@ impl Build<'_> {
             Some(stream) => stream,
             None => {
                 let mut digester = Digester::new(Algorithm::Sha256);
-                let stats = write_tar(&directory, &changes.omit, &mut digester)?;
+                let stats = write_contents(&directory, &contents, &mut digester)?;
                 let diff_id = DiffId(digester.finish().map_err(LayerError::Write)?);
                 Stream { diff_id, stats }
             }

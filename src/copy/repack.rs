@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::FileExt as _;
 use std::sync::Mutex;
 
@@ -13,7 +13,7 @@ use crate::event::{TransferOutcome, Verb};
 use crate::image::{
     Algorithm, Descriptor, DiffId, Family, ManifestKind, Replaced, convert_index, convert_manifest,
 };
-use crate::layer::{Chunked, Compressor, DigestingWriter, decode_beside};
+use crate::layer::{Compressor, DigestingWriter, decode_through};
 use crate::registry::Progress;
 use crate::store::{BlobWriter, CompressedBlob};
 use crate::transfer::{Transfer, TransferError, format_of, media_type_of, pair};
@@ -208,13 +208,11 @@ impl Repacking<'_> {
         let nobody: Progress = std::sync::Arc::new(|_| {});
         let mut reader = self.origin.blob(layer, nobody)?;
         let mut encoder = self.compressor.encoder(blob).map_err(failed)?;
-        let found = decode_beside(&mut reader, |content| {
-            let out = DigestingWriter::new(&mut encoder, Algorithm::Sha256);
-            let mut chunked = Chunked::new(out);
-            chunked.copy_from(content)?;
-            chunked.finish()?.finish()
-        });
-        let found = found.and_then(|found| found).map_err(failed)?;
+        let mut out = DigestingWriter::new(&mut encoder, Algorithm::Sha256);
+        let drain = |content: &mut dyn Read| io::copy(content, &mut io::sink());
+        let drained = decode_through(&mut reader, &mut out, drain);
+        drained.and_then(|drained| drained).map_err(failed)?;
+        let found = out.finish().map_err(failed)?;
         // A decompressor may stop before the end; the digest counts all bytes.
         io::copy(&mut reader, &mut io::sink()).map_err(failed)?;
         if found != diff_id.0 {

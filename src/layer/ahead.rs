@@ -4,10 +4,9 @@ use std::io::{self, Read};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::Scope;
 
-use super::Compression;
+use super::chunks::CHUNK;
+use super::{Chunks, Compression};
 
-/// What is handed over at once.
-const CHUNK: usize = 256 << 10;
 /// How many chunks may wait.
 const QUEUE: usize = 3;
 
@@ -22,19 +21,35 @@ pub fn decode_beside<T>(
     consume: impl FnOnce(&mut dyn Read) -> T,
 ) -> io::Result<T> {
     std::thread::scope(|scope| {
-        let (compression, mut content) = Compression::decode(read_ahead(scope, reader)?)?;
+        let (compression, mut content) = Compression::decode(read_ahead(scope, reader, None)?)?;
         if compression == Compression::None {
             return Ok(consume(&mut content));
         }
-        Ok(consume(&mut read_ahead(scope, content)?))
+        Ok(consume(&mut read_ahead(scope, content, None)?))
+    })
+}
+
+/// As [`decode_beside`]; `out` gets what `consume` has read, all of it where it reads to the end.
+///
+/// # Errors
+/// As [`decode_beside`]. What `out` refuses, `consume` gets to see.
+pub fn decode_through<T>(
+    reader: impl Read + Send,
+    out: &mut (dyn Chunks + Send),
+    consume: impl FnOnce(&mut dyn Read) -> T,
+) -> io::Result<T> {
+    std::thread::scope(|scope| {
+        let (_, content) = Compression::decode(read_ahead(scope, reader, None)?)?;
+        Ok(consume(&mut read_ahead(scope, content, Some(out))?))
     })
 }
 
 /// Reads in a thread of its own, which ends with the reader that is returned.
-fn read_ahead<'scope>(
+fn read_ahead<'scope, 'o>(
     scope: &'scope Scope<'scope, '_>,
     reader: impl Read + Send + 'scope,
-) -> io::Result<Ahead> {
+    out: Option<&'o mut (dyn Chunks + Send)>,
+) -> io::Result<Ahead<'o>> {
     let (full, filled) = sync_channel(QUEUE);
     // Room for all there are, so that giving one back never waits.
     let (emptied, empty) = sync_channel(QUEUE + 2);
@@ -44,6 +59,7 @@ fn read_ahead<'scope>(
     Ok(Ahead {
         filled,
         emptied,
+        out,
         chunk: Vec::new(),
         at: 0,
     })
@@ -52,11 +68,8 @@ fn read_ahead<'scope>(
 /// Fills chunks until the stream ends or nobody wants it any more.
 fn fill(mut reader: impl Read, full: &SyncSender<io::Result<Vec<u8>>>, empty: &Receiver<Vec<u8>>) {
     loop {
-        let mut chunk = empty
-            .try_recv()
-            .unwrap_or_else(|_| Vec::with_capacity(CHUNK));
-        chunk.clear();
-        let result = reader.by_ref().take(CHUNK as u64).read_to_end(&mut chunk);
+        let mut chunk = empty.try_recv().unwrap_or_default();
+        let result = fill_chunk(&mut reader, &mut chunk);
         // What came before an error comes before it again.
         let is_end = chunk.is_empty();
         if (!is_end && full.send(Ok(chunk)).is_err()) || (is_end && result.is_ok()) {
@@ -69,24 +82,60 @@ fn fill(mut reader: impl Read, full: &SyncSender<io::Result<Vec<u8>>>, empty: &R
     }
 }
 
+/// Reads until a chunk is full, whatever is in it, or the stream ends.
+fn fill_chunk(reader: &mut impl Read, chunk: &mut Vec<u8>) -> io::Result<()> {
+    chunk.resize(CHUNK, 0);
+    let mut filled = 0;
+    let mut result = Ok(());
+    while filled < CHUNK {
+        match reader.read(&mut chunk[filled..]) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => {
+                result = Err(error);
+                break;
+            }
+        }
+    }
+    chunk.truncate(filled);
+    result
+}
+
 /// What another thread reads.
-struct Ahead {
+struct Ahead<'o> {
     filled: Receiver<io::Result<Vec<u8>>>,
     emptied: SyncSender<Vec<u8>>,
+    /// What gets each chunk that was read.
+    out: Option<&'o mut (dyn Chunks + Send)>,
     chunk: Vec<u8>,
     at: usize,
 }
 
-impl Read for Ahead {
+impl Ahead<'_> {
+    /// Hands on the chunk that was read, and gets the next one. Returns nothing at the end.
+    fn next_chunk(&mut self) -> io::Result<Option<()>> {
+        let mut done = std::mem::take(&mut self.chunk);
+        self.at = 0;
+        if let Some(out) = &mut self.out
+            && !done.is_empty()
+        {
+            done = out.take(done)?;
+        }
+        let Ok(next) = self.filled.recv() else {
+            return Ok(None);
+        };
+        self.chunk = next?;
+        // The other thread may have ended.
+        let _ = self.emptied.try_send(done);
+        Ok(Some(()))
+    }
+}
+
+impl Read for Ahead<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.at == self.chunk.len() {
-            let Ok(next) = self.filled.recv() else {
-                return Ok(0);
-            };
-            let done = std::mem::replace(&mut self.chunk, next?);
-            self.at = 0;
-            // The other thread may have ended.
-            let _ = self.emptied.try_send(done);
+        if self.at == self.chunk.len() && self.next_chunk()?.is_none() {
+            return Ok(0);
         }
         let count = buffer.len().min(self.chunk.len() - self.at);
         buffer[..count].copy_from_slice(&self.chunk[self.at..self.at + count]);
@@ -108,7 +157,10 @@ mod tests {
 
     fn read(reader: impl Read + Send) -> (Vec<u8>, io::Result<usize>) {
         let mut bytes = Vec::new();
-        let result = decode_beside(reader, |content| content.read_to_end(&mut bytes)).unwrap();
+        let mut through = Vec::new();
+        let consume = |content: &mut dyn Read| content.read_to_end(&mut bytes);
+        let result = decode_through(reader, &mut through, consume).unwrap();
+        assert!(through == bytes);
         (bytes, result)
     }
 
@@ -118,6 +170,15 @@ mod tests {
             let data: Vec<u8> = (0..length).map(|at| (at % 251) as u8).collect();
             assert!(read(&data[..]).0 == data, "{length}");
             assert!(read(&gzipped(&data)[..]).0 == data, "{length}");
+            let zstd = zstd::stream::encode_all(&data[..], 1).unwrap();
+            assert!(read(&zstd[..]).0 == data, "{length}");
+            let mut bytes = Vec::new();
+            decode_beside(&gzipped(&data)[..], |content| {
+                content.read_to_end(&mut bytes)
+            })
+            .unwrap()
+            .unwrap();
+            assert!(bytes == data, "{length}");
         }
     }
 

@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io::Read as _;
 
 use super::dir::{Found, LayerDir};
+use super::entries::{Contents, Entry, entries};
 use super::ownership::{Overrides, Record};
 use super::stat::{FileKind, Stat};
 use super::view::{Node, View};
@@ -77,15 +78,15 @@ pub fn changes(
         if !item.keep {
             continue;
         }
-        let change = match (&item.found, &item.below) {
+        let change = match (&item.entry.found, &item.below) {
             (Found::Whiteout, _) => Change::Deleted,
             (_, Some(_)) => Change::Changed,
             (_, None) => Change::Added,
         };
-        found.push((item.path.clone(), change));
+        found.push((item.entry.path.clone(), change));
         // What an opaque directory hides is gone, unless it was made again.
         if item.opaque && item.below.as_ref().is_some_and(|node| node.stat.is_dir()) {
-            for entry in lower.read_dir(&item.path)? {
+            for entry in lower.read_dir(&item.entry.path)? {
                 if matches!(upper.find(&entry.node.path)?, Found::Nothing) {
                     found.push((entry.node.path, Change::Deleted));
                 }
@@ -101,10 +102,9 @@ pub fn normalise_fuse(upper: std::os::fd::BorrowedFd<'_>) -> Result<(), LayerErr
     whiteout::normalise_fuse(upper)
 }
 
-/// An entry of the upper directory, in the order of the walk.
+/// An entry of the upper directory, in the order of the stream.
 struct Item {
-    path: Vec<u8>,
-    found: Found,
+    entry: Entry,
     /// The index of its directory.
     parent: Option<usize>,
     /// What it replaces.
@@ -117,6 +117,15 @@ struct Item {
 
 /// Returns what of `upper` belongs to a layer on top of `lower`.
 pub fn diff(upper: &LayerDir, lower: &View, kind: UpperKind) -> Result<Diff, LayerError> {
+    Ok(diff_with_contents(upper, lower, kind)?.0)
+}
+
+/// As [`diff`], with all that belongs to the layer: for a directory that nobody changes.
+pub fn diff_with_contents(
+    upper: &LayerDir,
+    lower: &View,
+    kind: UpperKind,
+) -> Result<(Diff, Contents), LayerError> {
     if kind == UpperKind::Fuse {
         whiteout::normalise_fuse(upper.fd())?;
     }
@@ -131,15 +140,25 @@ pub fn diff(upper: &LayerDir, lower: &View, kind: UpperKind) -> Result<Diff, Lay
         if item.keep {
             diff.empty = false;
             if item.opaque && item.below.as_ref().is_none_or(|node| !node.stat.is_dir()) {
-                diff.omit.opaque.insert(item.path.clone());
+                diff.omit.opaque.insert(item.entry.path.clone());
             }
         } else if item.parent.is_none_or(|parent| items[parent].keep) {
-            diff.omit.entries.insert(item.path.clone());
+            diff.omit.entries.insert(item.entry.path.clone());
         }
     }
     diff.omit.root = !root_changed(upper, lower)?;
     diff.empty &= diff.omit.root;
-    Ok(diff)
+    let kept = items.into_iter().filter(|item| item.keep);
+    let contents = Contents {
+        root: !diff.omit.root,
+        entries: kept
+            .map(|item| {
+                let opaque = item.opaque && !diff.omit.opaque.contains(&item.entry.path);
+                (item.entry, opaque)
+            })
+            .collect(),
+    };
+    Ok((diff, contents))
 }
 
 /// Returns whether the root directory has other attributes. Its time alone always changes.
@@ -179,61 +198,54 @@ fn walk(
     overrides: &mut Overrides,
 ) -> Result<Vec<Item>, LayerError> {
     let mut items: Vec<Item> = Vec::new();
-    let mut pending: Vec<(Vec<u8>, Option<usize>)> = Vec::new();
+    let mut pending: Vec<(Entry, Option<usize>)> = Vec::new();
     let children = |parent: &[u8], index: Option<usize>| {
-        let names = upper.list(parent)?;
-        let child = |name: &Vec<u8>| (path::join(parent, name), index);
-        Ok::<_, LayerError>(names.iter().rev().map(child).collect::<Vec<_>>())
+        let entries = entries(upper, &Omit::default(), parent)?;
+        Ok::<_, LayerError>(entries.into_iter().map(move |entry| (entry, index)))
     };
     pending.extend(children(b"", None)?);
-    while let Some((path, parent)) = pending.pop() {
-        if path.len() > path::MAX_PATH {
-            return Err(LayerError::NameTooLong(escape(&path)));
-        }
-        if path::split(&path).1.starts_with(whiteout::PREFIX) {
-            return Err(LayerError::ReservedName(escape(&path)));
+    while let Some((mut entry, parent)) = pending.pop() {
+        if path::split(&entry.path).1.starts_with(whiteout::PREFIX) {
+            return Err(LayerError::ReservedName(escape(&entry.path)));
         }
         let below = match parent {
             Some(parent) if items[parent].fresh => None,
-            _ => lower.lookup(&path)?,
+            _ => lower.lookup(&entry.path)?,
         };
-        let (mut found, names) = upper.look(&path)?;
-        let mut item = Item {
-            parent,
-            keep: true,
-            fresh: true,
-            opaque: false,
-            path,
-            found,
-            below,
-        };
-        match &mut found {
+        let (mut fresh, mut opaque) = (true, false);
+        let keep = match &mut entry.found {
             Found::Nothing => continue,
-            Found::Whiteout => item.keep = item.below.is_some(),
+            Found::Whiteout => below.is_some(),
             Found::Entry(stat) => {
-                if let Some(node) = &item.below {
-                    inherit(upper, &item.path, stat, node, overrides)?;
+                if let Some(node) = &below {
+                    inherit(upper, &entry.path, stat, node, overrides)?;
                 }
-                item.found = Found::Entry(*stat);
                 if stat.is_dir() {
-                    item.opaque = upper.is_opaque(&item.path, &names)?;
-                    let merged = item.below.as_ref().filter(|node| node.stat.is_dir());
-                    item.fresh = item.opaque || merged.is_none();
+                    opaque = upper.is_opaque(&entry.path, &entry.names)?;
+                    let merged = below.as_ref().filter(|node| node.stat.is_dir());
+                    fresh = opaque || merged.is_none();
                 }
-                item.keep = match &item.below {
+                match &below {
                     // No tar can hold it; it counts only for what it replaces.
                     below if stat.kind == FileKind::Socket => below.is_some(),
                     None => true,
-                    Some(_) if item.opaque => true,
-                    Some(node) => !is_same(upper, &item.path, stat, lower, node)?,
-                };
+                    Some(_) if opaque => true,
+                    Some(node) => !is_same(upper, &entry.path, stat, lower, node)?,
+                }
             }
-        }
-        let walk_into = matches!(item.found, Found::Entry(stat) if stat.is_dir());
-        items.push(item);
+        };
+        let walk_into = matches!(entry.found, Found::Entry(stat) if stat.is_dir());
+        items.push(Item {
+            entry,
+            parent,
+            below,
+            keep,
+            fresh,
+            opaque,
+        });
         if walk_into {
             let index = items.len() - 1;
-            pending.extend(children(&items[index].path, Some(index))?);
+            pending.extend(children(&items[index].entry.path, Some(index))?);
         }
     }
     Ok(items)
@@ -334,7 +346,7 @@ fn same_content(one: &File, other: &File) -> Result<bool, LayerError> {
 fn keep_whole_links(items: &mut [Item]) {
     let mut inodes: HashMap<(u64, u64), Vec<usize>> = HashMap::new();
     for (index, item) in items.iter().enumerate() {
-        if let Found::Entry(stat) = item.found
+        if let Found::Entry(stat) = item.entry.found
             && stat.nlink > 1
             && !stat.is_dir()
             && stat.kind != FileKind::Socket

@@ -9,6 +9,7 @@ use std::os::unix::fs::FileExt as _;
 
 use super::chunks::{CHUNK, Chunked, Chunks};
 use super::dir::{Found, LayerDir, Names};
+use super::entries::{Contents, Entry, entries};
 use super::header::{self, Fields};
 use super::stat::{Device, FileKind, Stat, Timestamp};
 use super::view::{Node, View};
@@ -37,28 +38,36 @@ pub fn write_tar(
     out: &mut dyn Chunks,
 ) -> Result<StreamStats, LayerError> {
     let mut sink = Sink::new(out);
-    if !omit.root
-        && let Found::Entry(stat) = layer.find(b"")?
-    {
-        sink.entry(layer, b"", &stat, &Names::default(), Form::Plain)?;
+    if !omit.root {
+        sink.root(layer)?;
     }
     // What comes next is on top.
-    let mut pending = children(layer, omit, b"")?;
-    while let Some(Child { path, found, names }) = pending.pop() {
-        match found {
-            Found::Nothing => {}
-            Found::Whiteout => sink.whiteout(&path)?,
-            Found::Entry(stat) => {
-                let opaque = stat.is_dir()
-                    && !omit.opaque.contains(&path)
-                    && layer.is_opaque(&path, &names)?;
-                let form = if opaque { Form::Opaque } else { Form::Plain };
-                sink.entry(layer, &path, &stat, &names, form)?;
-                if stat.is_dir() {
-                    pending.extend(children(layer, omit, &path)?);
-                }
-            }
+    let mut pending = entries(layer, omit, b"")?;
+    while let Some(entry) = pending.pop() {
+        let is_dir = matches!(entry.found, Found::Entry(stat) if stat.is_dir());
+        let opaque = is_dir
+            && !omit.opaque.contains(&entry.path)
+            && layer.is_opaque(&entry.path, &entry.names)?;
+        sink.found(layer, &entry, opaque)?;
+        if is_dir {
+            pending.extend(entries(layer, omit, &entry.path)?);
         }
+    }
+    sink.finish()
+}
+
+/// As [`write_tar`], of a directory that was looked at before and that nobody has changed since.
+pub fn write_contents(
+    layer: &LayerDir,
+    contents: &Contents,
+    out: &mut dyn Chunks,
+) -> Result<StreamStats, LayerError> {
+    let mut sink = Sink::new(out);
+    if contents.root {
+        sink.root(layer)?;
+    }
+    for (entry, opaque) in &contents.entries {
+        sink.found(layer, entry, *opaque)?;
     }
     sink.finish()
 }
@@ -107,38 +116,6 @@ fn write_nodes(
         }
     }
     sink.finish()
-}
-
-/// An entry of a directory.
-struct Child {
-    path: Vec<u8>,
-    found: Found,
-    names: Names,
-}
-
-/// Returns the entries of a directory, last one first: other entries by name, then deletions,
-/// which have to precede them.
-fn children(layer: &LayerDir, omit: &Omit, parent: &[u8]) -> Result<Vec<Child>, LayerError> {
-    let mut entries = Vec::new();
-    for name in layer.list(parent)? {
-        let path = path::join(parent, &name);
-        if path.len() > path::MAX_PATH {
-            return Err(LayerError::NameTooLong(escape(&path)));
-        }
-        if omit.entries.contains(&path) {
-            continue;
-        }
-        let (mut found, names) = layer.look(&path)?;
-        if matches!(found, Found::Entry(stat) if stat.kind == FileKind::Socket) {
-            // No tar can hold it, but what it replaced is gone.
-            found = Found::Whiteout;
-        }
-        entries.push(Child { path, found, names });
-    }
-    let whiteouts_first = |child: &Child| !matches!(child.found, Found::Whiteout);
-    entries.sort_by_key(whiteouts_first);
-    entries.reverse();
-    Ok(entries)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -223,6 +200,26 @@ impl<'w> Sink<'w> {
             device: Device::default(),
             xattrs: &Xattrs::new(),
         })
+    }
+
+    /// Writes the entry of the root directory.
+    fn root(&mut self, layer: &LayerDir) -> Result<(), LayerError> {
+        match layer.look(b"")? {
+            (Found::Entry(stat), names) => self.entry(layer, b"", &stat, &names, Form::Plain),
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes what lies at a path of a layer.
+    fn found(&mut self, layer: &LayerDir, entry: &Entry, opaque: bool) -> Result<(), LayerError> {
+        match &entry.found {
+            _ if entry.deletes() => self.whiteout(&entry.path),
+            Found::Entry(stat) => {
+                let form = if opaque { Form::Opaque } else { Form::Plain };
+                self.entry(layer, &entry.path, stat, &entry.names, form)
+            }
+            Found::Nothing | Found::Whiteout => Ok(()),
+        }
     }
 
     fn entry(

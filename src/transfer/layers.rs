@@ -11,8 +11,7 @@ use super::{Transfer, TransferError};
 use crate::event::{TransferOutcome, Verb};
 use crate::image::{Algorithm, Descriptor, DiffId};
 use crate::layer::{
-    Applied, ApplyMode, ApplyOptions, Chunked, Digester, LayerMeta, Limits, View, apply,
-    decode_beside,
+    Applied, ApplyMode, ApplyOptions, Digester, LayerMeta, Limits, View, apply, decode_through,
 };
 use crate::store::{CompressedBlob, Layer, Stack};
 
@@ -239,19 +238,15 @@ fn extract(
         mode: ApplyMode::Layer,
         limits: Limits::default(),
     };
-    let (applied, found) = decode_beside(reader, |content| {
-        let mut tee = Tee {
-            reader: content,
-            writer: Chunked::new(Digester::new(Algorithm::Sha256)),
-        };
-        let applied = apply(&mut tee, directory.as_fd(), &options).map_err(layer_error)?;
+    let mut digester = Digester::new(Algorithm::Sha256);
+    let applied = decode_through(reader, &mut digester, |content| {
+        let applied = apply(content, directory.as_fd(), &options).map_err(layer_error)?;
         // Zeros behind the end of the archive belong to the stream.
-        io::copy(&mut tee, &mut io::sink()).map_err(read_error)?;
-        let digester = tee.writer.finish().map_err(read_error)?;
-        let found = digester.finish().map_err(read_error)?;
-        Ok::<_, TransferError>((applied, found))
+        io::copy(content, &mut io::sink()).map_err(read_error)?;
+        Ok::<_, TransferError>(applied)
     })
     .map_err(read_error)??;
+    let found = digester.finish().map_err(read_error)?;
     if found != diff_id.0 {
         return Err(TransferError::WrongDiffId {
             digest: digest.clone(),

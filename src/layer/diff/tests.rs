@@ -4,7 +4,9 @@ use super::*;
 use crate::layer::Attributes;
 use crate::layer::stat::Timestamp;
 use crate::layer::testing::{TestLayer, TestTar, content, names, ownership, stack, stream_names};
-use crate::layer::{ApplyMode, ApplyOptions, LayerWriter, Limits, apply, write_tar};
+use crate::layer::{
+    ApplyMode, ApplyOptions, LayerWriter, Limits, apply, write_contents, write_tar,
+};
 
 fn tar() -> TestTar {
     TestTar::new()
@@ -38,8 +40,17 @@ fn whiteout(upper: &TestLayer, path: &str) {
 /// Returns the names in the stream of what differs.
 fn streamed(upper: &TestLayer, lower: &View) -> Vec<String> {
     let layer = upper.layer();
-    let diff = diff(&layer, lower, UpperKind::Overlay).unwrap();
-    let names = stream_names(&layer.with_overrides(diff.overrides), &diff.omit);
+    let (diff, contents) = diff_with_contents(&layer, lower, UpperKind::Overlay).unwrap();
+    let layer = layer.with_overrides(diff.overrides);
+    let (mut one, mut other) = (Vec::new(), Vec::new());
+    let stats = write_contents(&layer, &contents, &mut one).unwrap();
+    assert_eq!(
+        stats,
+        write_tar(&layer, &diff.omit, &mut other).unwrap(),
+        "what was seen, and what is there"
+    );
+    assert!(one == other);
+    let names = stream_names(&layer, &diff.omit);
     assert_eq!(diff.empty, names.is_empty());
     names
 }
