@@ -22,6 +22,8 @@ use crate::store::{IoContext, Layer, Stack, StepRecord};
 const HOLES: u64 = GIB;
 
 const GIB: u64 = 1 << 30;
+/// What takes long enough to hash that the disk begins to write it meanwhile.
+const LARGE: u64 = 64 << 20;
 
 impl Build<'_> {
     /// Writes a tree for a layer without a sandbox. `below` is what it may refer to.
@@ -96,6 +98,9 @@ impl Build<'_> {
             Some(_) => (Diff::whole(made.overrides.clone()), Contents::default()),
             None => diff_with_contents(&directory, lower, made.kind)?,
         };
+        if contents.size_bytes() > LARGE {
+            store.begin_sync();
+        }
         let directory = directory
             .with_overrides(changes.overrides.clone())
             .with_own_root(!changes.omit.root);

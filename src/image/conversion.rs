@@ -66,16 +66,6 @@ impl Family {
         }
     }
 
-    /// Returns the family of a document for which none is asked: it stays in its own, unless it
-    /// is docker's and gets something new that docker's can't name. What is not touched stays,
-    /// also where it was odd before.
-    fn kept(self, changed: bool, fits_docker: impl FnOnce() -> bool) -> Family {
-        match changed && !fits_docker() {
-            true => Family::Oci,
-            false => self,
-        }
-    }
-
     /// Returns this family's word for a media type; nothing where it has none.
     fn word(self, media_type: &str) -> Option<&'static str> {
         let mut words = WORDS.iter();
@@ -120,34 +110,23 @@ pub fn convert_manifest(
     replaced: &Replaced,
     family: Option<Family>,
 ) -> Result<Option<Vec<u8>>, ConversionError> {
-    let mut document = parse(bytes)?;
-    let before = document.clone();
-    let is = Family::of(media_type);
-    let mut layers = take_array(&mut document, "layers");
-    for layer in &mut layers {
-        if let Some(now) = replacement(layer, replaced) {
-            replace(layer, now);
-            forget_annotations(layer);
-        }
-    }
+    let mut draft = Draft::read(bytes, media_type, "layers")?;
+    let changed = draft.replace(replaced, forget_annotations);
     let named = |layer: &Value| {
         let named = layer["mediaType"].as_str().unwrap_or_default();
         Family::Docker.word(named).is_some()
     };
-    let changed = replaced_any(&before, "layers", replaced);
-    let fits = || layers.iter().all(named);
-    let family = family.unwrap_or_else(|| is.kept(changed, fits));
-    if family != is || (changed && is == Family::Docker) {
-        for layer in &mut layers {
+    let family = family.unwrap_or_else(|| draft.kept(changed, named));
+    if family != draft.family || (changed && family == Family::Docker) {
+        for layer in &mut draft.entries {
             family.name(layer)?;
         }
-        if let Some(config) = document.get_mut("config") {
+        if let Some(config) = draft.document.get_mut("config") {
             family.name(config)?;
         }
-        finish(&mut document, family, family.manifest());
+        draft.become_of(family, family.manifest());
     }
-    document.insert("layers".to_owned(), Value::Array(layers));
-    Ok(written(before, document))
+    Ok(draft.written())
 }
 
 /// Makes an index anew: `replaced` documents are others, and its family is the one that is asked
@@ -162,14 +141,9 @@ pub fn convert_index(
     replaced: &Replaced,
     family: Option<Family>,
 ) -> Result<Option<Vec<u8>>, ConversionError> {
-    let mut document = parse(bytes)?;
-    let before = document.clone();
-    let is = Family::of(media_type);
-    let mut entries = take_array(&mut document, "manifests");
-    for entry in &mut entries {
-        if let Some(now) = replacement(entry, replaced) {
-            replace(entry, now);
-        }
+    let mut draft = Draft::read(bytes, media_type, "manifests")?;
+    let changed = draft.replace(replaced, |_| {});
+    for entry in &mut draft.entries {
         let attested = entry["annotations"][ATTESTED].as_str();
         let attested = attested.and_then(|text| replaced.get(&text.parse().ok()?));
         if let Some(now) = attested {
@@ -179,22 +153,19 @@ pub fn convert_index(
     let of_docker = |entry: &Value| {
         Family::of(entry["mediaType"].as_str().unwrap_or_default()) == Family::Docker
     };
-    let changed = replaced_any(&before, "manifests", replaced);
-    let fits = || entries.iter().all(of_docker);
-    let family = family.unwrap_or_else(|| is.kept(changed, fits));
-    if family != is {
+    let family = family.unwrap_or_else(|| draft.kept(changed, of_docker));
+    if family != draft.family {
         if family == Family::Docker {
-            for entry in &mut entries {
+            for entry in &mut draft.entries {
                 family.name(entry)?;
                 if entry.get("platform").is_none() {
                     return Err(ConversionError::NoPlatform);
                 }
             }
         }
-        finish(&mut document, family, family.index());
+        draft.become_of(family, family.index());
     }
-    document.insert("manifests".to_owned(), Value::Array(entries));
-    Ok(written(before, document))
+    Ok(draft.written())
 }
 
 impl Family {
@@ -213,28 +184,81 @@ impl Family {
     }
 }
 
-fn parse(bytes: &[u8]) -> Result<Map<String, Value>, ConversionError> {
-    serde_json::from_slice(bytes).map_err(|error| ConversionError::Malformed(error.to_string()))
+/// A document that is made anew.
+struct Draft {
+    before: Map<String, Value>,
+    document: Map<String, Value>,
+    family: Family,
+    /// What it lists, and under which key.
+    entries: Vec<Value>,
+    key: &'static str,
 }
 
-/// Returns a list of the document, which keeps its place there.
-fn take_array(document: &mut Map<String, Value>, key: &str) -> Vec<Value> {
-    match document.get_mut(key).map(Value::take) {
-        Some(Value::Array(values)) => values,
-        _ => Vec::new(),
+impl Draft {
+    fn read(bytes: &[u8], media_type: &str, key: &'static str) -> Result<Draft, ConversionError> {
+        let before: Map<String, Value> = serde_json::from_slice(bytes)
+            .map_err(|error| ConversionError::Malformed(error.to_string()))?;
+        let mut document = before.clone();
+        // It keeps its place there.
+        let entries = match document.get_mut(key).map(Value::take) {
+            Some(Value::Array(values)) => values,
+            _ => Vec::new(),
+        };
+        Ok(Draft {
+            before,
+            document,
+            family: Family::of(media_type),
+            entries,
+            key,
+        })
+    }
+
+    /// Puts others into the place of entries, `each` of which is then seen to. Returns whether
+    /// there were any.
+    fn replace(&mut self, replaced: &Replaced, each: impl Fn(&mut Value)) -> bool {
+        let mut any = false;
+        for entry in &mut self.entries {
+            if let Some(now) = replacement(entry, replaced) {
+                replace(entry, now);
+                each(entry);
+                any = true;
+            }
+        }
+        any
+    }
+
+    /// Returns the family where none is asked for: it stays in its own, unless it is docker's
+    /// and was changed and has what docker's can't name. What is not touched stays, also where
+    /// it was odd before.
+    fn kept(&self, changed: bool, fits_docker: impl Fn(&Value) -> bool) -> Family {
+        match changed && !self.entries.iter().all(fits_docker) {
+            true => Family::Oci,
+            false => self.family,
+        }
+    }
+
+    /// Says of what family it is, and takes away what that has no place for.
+    fn become_of(&mut self, family: Family, media_type: &str) {
+        self.document
+            .insert("mediaType".to_owned(), json!(media_type));
+        if family == Family::Docker {
+            OF_OCI
+                .iter()
+                .for_each(|key| remove(&mut self.document, key));
+        }
+    }
+
+    /// Returns its bytes, if they are others than before.
+    fn written(mut self) -> Option<Vec<u8>> {
+        let entries = Value::Array(self.entries);
+        self.document.insert(self.key.to_owned(), entries);
+        (self.before != self.document)
+            .then(|| Value::Object(self.document).to_string().into_bytes())
     }
 }
 
 fn replacement<'a>(entry: &Value, replaced: &'a Replaced) -> Option<&'a Descriptor> {
     replaced.get(&entry["digest"].as_str()?.parse().ok()?)
-}
-
-fn replaced_any(document: &Map<String, Value>, key: &str, replaced: &Replaced) -> bool {
-    let entries = document.get(key).and_then(Value::as_array);
-    entries.is_some_and(|entries| {
-        let mut entries = entries.iter();
-        entries.any(|entry| replacement(entry, replaced).is_some())
-    })
 }
 
 fn replace(entry: &mut Value, now: &Descriptor) {
@@ -259,21 +283,9 @@ fn forget_annotations(layer: &mut Value) {
     }
 }
 
-/// Says of what family a document is, and takes away what that has no place for.
-fn finish(document: &mut Map<String, Value>, family: Family, media_type: &str) {
-    document.insert("mediaType".to_owned(), json!(media_type));
-    if family == Family::Docker {
-        OF_OCI.iter().for_each(|key| remove(document, key));
-    }
-}
-
 /// Removes a key; the others keep their order.
 fn remove(object: &mut Map<String, Value>, key: &str) {
     object.shift_remove(key);
-}
-
-fn written(before: Map<String, Value>, after: Map<String, Value>) -> Option<Vec<u8>> {
-    (before != after).then(|| Value::Object(after).to_string().into_bytes())
 }
 
 #[cfg(test)]

@@ -57,3 +57,14 @@ pub struct Contents {
     /// The rest, and whether each hides what lies below it.
     pub(super) entries: Vec<(Entry, bool)>,
 }
+
+impl Contents {
+    /// Returns the bytes of all its files, those with several names counted for each.
+    pub fn size_bytes(&self) -> u64 {
+        let sizes = self.entries.iter().map(|(entry, _)| match entry.found {
+            Found::Entry(stat) => stat.size,
+            Found::Nothing | Found::Whiteout => 0,
+        });
+        sizes.fold(0, u64::saturating_add)
+    }
+}

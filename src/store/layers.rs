@@ -38,7 +38,7 @@ pub(super) struct LayerFile {
 #[derive(Debug)]
 pub struct Layer {
     /// Its directory, with `fs` and `layer.json`.
-    directory: PathBuf,
+    pub(super) directory: PathBuf,
     /// What the tree alone does not tell.
     pub meta: LayerMeta,
 }
@@ -286,27 +286,6 @@ impl Store {
         )
         .at("cannot open", fs)?;
         Ok(LayerDir::with_meta(fd, self.form().ownership, meta))
-    }
-
-    /// Waits until all that was written is on the disk, and marks the layers so that they
-    /// count after a reboot too.
-    ///
-    /// # Errors
-    /// What syncfs(2) says.
-    pub fn sync<'a>(&self, layers: impl IntoIterator<Item = &'a Arc<Layer>>) -> Result<()> {
-        let layers: Vec<_> = layers
-            .into_iter()
-            .filter(|layer| !layer.directory.join("synced").exists())
-            .collect();
-        if layers.is_empty() {
-            return Ok(());
-        }
-        let root = fs::File::open(self.root()).at("cannot open", self.root())?;
-        nix::unistd::syncfs(&root).at("cannot sync", self.root())?;
-        for layer in layers {
-            super::files::write_atomically(&layer.directory.join("synced"), b"")?;
-        }
-        Ok(())
     }
 
     fn compressed_path(&self, diff_id: &DiffId) -> PathBuf {

@@ -30,6 +30,7 @@
 mod blobs;
 mod cache;
 mod containers;
+mod durable;
 mod files;
 mod fsck;
 mod gc;
@@ -49,6 +50,7 @@ mod uses;
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 pub use blobs::{BlobWriter, Verifying};
 pub use cache::StepRecord;
@@ -267,6 +269,7 @@ pub struct Store {
     /// Absent for one who collects.
     uses: Option<uses::Uses>,
     short_names: ShortNames,
+    disk: Arc<durable::Disk>,
 }
 
 /// What a name without a registry may stand for, beside docker.io's repository.
@@ -284,21 +287,21 @@ impl Store {
             ownership: Ownership::Single,
             name: "single".to_owned(),
         };
-        let store = Store {
+        // A store of an earlier kiln may lack some.
+        if DIRECTORIES.iter().any(|name| !root.join(name).is_dir()) {
+            files::create_private_dir(&root)?;
+            for name in ["blobs/sha256", "blobs/sha512"].iter().chain(&DIRECTORIES) {
+                let dir = root.join(name);
+                std::fs::create_dir_all(&dir).at("cannot create", &dir)?;
+            }
+        }
+        Ok(Store {
+            disk: Arc::new(durable::Disk::open(&root)?),
             root,
             form,
             uses: Some(uses::Uses::default()),
             short_names: |_| Vec::new(),
-        };
-        // A store of an earlier kiln may lack some.
-        if DIRECTORIES.iter().any(|name| !store.dir(name).is_dir()) {
-            files::create_private_dir(&store.root)?;
-            for name in ["blobs/sha256", "blobs/sha512"].iter().chain(&DIRECTORIES) {
-                let dir = store.dir(name);
-                std::fs::create_dir_all(&dir).at("cannot create", &dir)?;
-            }
-        }
-        Ok(store)
+        })
     }
 
     /// Tells whether a directory is a store, or what `rm -r` has left of one.
