@@ -5,6 +5,9 @@
 # that is called as root calls `rerun_as_test_user`, which makes that user, gives it a copy
 # of the tree and a toolchain that it can read, and starts the same script again as that user.
 
+# What is built once has no use for it; it fills the disk, and left a library of mixed objects once.
+export CARGO_INCREMENTAL=0
+
 set -Eeuo pipefail
 # No script ends without a word.
 trap 'printf "error: %s:%d: exit code %d: %s\n" "${BASH_SOURCE[0]}" "$LINENO" "$?" "$BASH_COMMAND" >&2' ERR
