@@ -754,10 +754,11 @@ def main():
     print(text)
     if names or SMOKE:
         return
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
+    commit = os.environ.get("KILN_COMMIT") or subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     when = time.strftime("%Y-%m-%d")
     head = (f"# Benchmarks\n\nWritten by `ci/bench`: {machine()}; {when}; "
-            f"commit {commit.stdout.strip() or 'unknown'}. Medians of {ROUNDS} runs, interleaved, "
+            f"commit {commit or 'unknown'}. Medians of {ROUNDS} runs, interleaved, "
             "stores and contexts on tmpfs but for `apt-disk`, the same non-root user. The companion is the best that the machine can do with plain "
             "tools; the goals are against it. buildah and podman are Debian's, with the overlay "
             "driver, chroot isolation and `--layers`. After each row kiln's image is compared with "

@@ -207,7 +207,7 @@ share_toolchain() {
 NETWORK_VARIABLES=(http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY ALL_PROXY
     SSL_CERT_FILE SSL_CERT_DIR CURL_CA_BUNDLE CARGO_HTTP_CAINFO)
 # Switches of the scripts and tests that go through to the user.
-SWITCH_VARIABLES=(CI TERM KILN_STAGE KILN_STAGES KILN_SOAK KILN_TEST_KEEP KILN_TEST_CACHE)
+SWITCH_VARIABLES=(CI TERM KILN_STAGE KILN_STAGES KILN_SOAK KILN_COMMIT KILN_TEST_KEEP KILN_TEST_CACHE)
 
 setpriv_test_user() {
     setpriv --reuid "$TEST_USER" --regid "$TEST_USER" --init-groups --inh-caps=-all -- "$@"
